@@ -1,0 +1,689 @@
+"""The runner, from the outside: real processes of a stub script whose `solve` is a seeded die.
+
+Most processes see a three-line `torch` in place of the real one, so that they start in a tenth of a second and dozens
+can be killed; the tests of many processes and of the meter use the real one.
+"""
+import json
+import math
+import os
+import pty
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from common import runner  # noqa: E402
+
+KILLS_OF_TWO = int(os.environ.get("KILLS_OF_TWO", 2))  # 20 for the full check; each costs about 4 s
+
+STUB = '''
+import sys
+from common import runner
+
+def parse_args(argv=None):
+    parser = runner.ArgumentParser(description="Rolls dice.")
+    parser.add_argument("--n", type=runner.positive_int, default=4, help="completions")
+    parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling")
+    parser.add_argument("--top-p", type=runner.probability, default=1.0, help="of sampling")
+    runner.add_run_flags(parser, prm=True)
+    return parser.parse_args(argv)
+
+if __name__ == "__main__":
+    args = parse_args()
+import math, os, pathlib, random, signal, time
+import torch
+
+class Dice:
+    def take(self):
+        return 7, 1000
+
+def main(args):
+    runner.choose_models(args)
+    def solve(problem, generator, on_step):
+        dice, completions = random.Random(generator.initial_seed()), []
+        for i in range(args.n):
+            on_step(i, args.n)
+            time.sleep(float(os.environ.get("PAUSE", 0)))
+            scores = [dice.random(), dice.random()]
+            if "NAN" in problem:
+                scores[1] = [math.nan, math.inf, 0.5, -math.inf][i % 4]
+            answer = str(dice.randrange(3)) + ("\\x1b[31m" if "ESCAPE" in problem else "")
+            completions.append({"text": "x" * 20000 * ("BIG" in problem) + f"So $\\\\boxed{{{answer}}}$.",
+                                "scores": scores, "tokens": 5, "finished": i % 4 != 3 and "CUT" not in problem})
+        if "INTERRUPT" in problem and not pathlib.Path("interrupted").exists():
+            pathlib.Path("interrupted").touch()
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        if "RAISE" in problem and not pathlib.Path("repaired").exists():
+            raise MemoryError("no room for 9 rows\\nat all")
+        if "TOO LONG" in problem:
+            runner.fail(f"the question has 99 tokens: shorten it")
+        with open("solved.log", "a") as log:
+            log.write(problem + "\\n")
+        return completions, 5 * args.n
+    return runner.run(args, solve, {"policy": Dice(), "prm": Dice()})
+
+if __name__ == "__main__":
+    sys.exit(main(args))
+'''
+FAKE_TORCH = '''
+class cuda:
+    is_available = staticmethod(lambda: False)
+    empty_cache = staticmethod(lambda: None)
+class Generator:
+    def manual_seed(self, seed):
+        self.initial_seed = lambda: seed
+        return self
+'''
+MODELS = ["--policy", "p", "--prm", "r"]  # the stub loads none
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "stub.py").write_text(STUB)
+    (tmp_path / "fake" / "torch").mkdir(parents=True)
+    (tmp_path / "fake" / "torch" / "__init__.py").write_text(FAKE_TORCH)
+    (tmp_path / "fake" / "torch" / "distributed.py").touch()
+    write_problems(tmp_path)
+    return tmp_path
+
+
+def write_problems(folder, count=12, special={}, name="problems.jsonl"):
+    records = [{"id": f"p{i}", "problem": f"problem {i} {special.get(i, '')}".strip(), "answer": str(i % 3),
+                "level": i % 3 + 1} for i in range(count)]
+    (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def start(folder, *flags, launcher=None, fake=True, **kwargs):
+    path = [str(ROOT)] + [str(folder / "fake")] * fake
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", **kwargs.pop("env", {})}
+    defaults = ["--problems", "problems.jsonl"] if not any(str(flag).startswith("--problem") for flag in flags) else []
+    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | kwargs
+    return subprocess.Popen([*(launcher or [sys.executable]), "stub.py", *MODELS, *defaults, *map(str, flags)],
+                            cwd=folder, env=env, **kwargs)
+
+
+def stub(folder, *flags, code=0, **kwargs):
+    process = start(folder, *flags, **kwargs)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, (process.returncode, out, err)
+    return out, err
+
+
+def rows_of(path):
+    """Header and rows as they stand in the file, times removed; every line must be whole JSON."""
+    header, *rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    for row in rows:
+        row.get("usage", {}).pop("seconds", None)
+    return [header, *rows]
+
+
+def ids(path):
+    """Of the rows that are whole in a file, or in a part file, which has no header."""
+    rows = [json.loads(line) for line in Path(path).read_text().split("\n")[:-1]]
+    return [row["id"] for row in rows if "id" in row]
+
+
+@pytest.fixture
+def unbroken(folder):
+    stub(folder, "--output", "unbroken.jsonl")
+    (folder / "solved.log").unlink()
+    return rows_of(folder / "unbroken.jsonl")
+
+
+# ------------------------------------------------------------------------------------------ what is written
+
+def test_file_of_a_run(folder, unbroken):
+    header, *rows = unbroken
+    run = header["run"]
+    assert run["script"] == "stub.py" and run["n"] == 4 and run["temperature"] == 0.8 and run["policy"] == "p"
+    assert run["versions"]["transformers"] and run["device"] == "cpu" and "commit" in run
+    assert [row["id"] for row in rows] == [f"p{i}" for i in range(12)]
+    row = rows[4]
+    assert list(row) == ["id", "problem", "answer", "level", "completions", "predictions", "correct", "usage"]
+    assert row["answer"] == "1" and row["level"] == 2 and len(row["completions"]) == 4
+    assert set(row["completions"][0]) == {"text", "answer", "scores", "tokens", "finished"}
+    assert list(row["predictions"]) == list(row["correct"]) == ["majority", "best", "weighted"]
+    assert row["usage"] == {"generated_tokens": 20, "policy_tokens": 7, "prm_tokens": 7, "flops": 2000}
+    assert not list(folder.glob("*.new")) and not list(folder.glob("*.part*"))
+
+
+def test_default_name_resumes_and_differs_by_arguments(folder):
+    out, _ = stub(folder, "--limit", 5)
+    (path,) = (folder / "runs").iterdir()
+    assert path.name.startswith("stub-n4-seed0-") and f"results in runs/{path.name}" in out
+    assert "--limit 10" in out  # how to get more
+    stub(folder, "--limit", 7)
+    assert ids(path) == [f"p{i}" for i in range(7)]
+    assert len((folder / "solved.log").read_text().splitlines()) == 7  # five of them were not run again
+    stub(folder, "--limit", 2, "--temperature", 0.5)
+    assert len(list((folder / "runs").iterdir())) == 2
+
+
+def test_a_problem_does_not_depend_on_order_limit_or_neighbours(folder, unbroken):
+    lines = (folder / "problems.jsonl").read_text().splitlines(keepends=True)
+    (folder / "reversed.jsonl").write_text("".join(reversed(lines)))
+    stub(folder, "--problems", "reversed.jsonl", "--output", "reversed-out.jsonl", "--limit", 6)
+    assert rows_of(folder / "reversed-out.jsonl")[:0:-1] == unbroken[-6:]
+    texts = [str(row["completions"]) for row in unbroken[1:]]
+    assert len(set(texts)) == 12  # each has a stream of its own
+    stub(folder, "--seed", 1, "--output", "seed1.jsonl")
+    assert all(a != b for a, b in zip(rows_of(folder / "seed1.jsonl")[1:], unbroken[1:]))
+
+
+def test_table(folder):
+    write_problems(folder, 8, {2: "RAISE", 5: "NAN"})
+    out, err = stub(folder, "--output", "o.jsonl", code=1)
+    rows = rows_of(folder / "o.jsonl")[1:]
+    right = sum(row.get("correct", {}).get("best", False) for row in rows)
+    low, high = runner.wilson(right, 8)
+    lines = out.splitlines()
+    assert lines[0] == "8 of 8 problems done, 1 of them failed"
+    assert lines[1].split() == ["accuracy,", "%", "majority", "best", "weighted"]
+    assert f"{100 * right / 8:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in lines[2][30:56]  # of 8: failed is wrong
+    assert [line.split()[0] for line in lines[3:6]] == ["1", "2", "3"]
+    assert "3.0 completions finished, 1.0 cut; 2e+03 FLOPs" in out and "20 tokens generated, 7 forw" in out
+    assert "3 completions had NaN or infinite scores" in out and "GiB" in out and "results in o.jsonl" in out
+    assert "failed: p2: MemoryError: no room for 9 rows at all (stub.py:" in out
+    assert lines[-1] == "to go on: python stub.py --policy p --prm r --problems problems.jsonl --output o.jsonl"
+    assert len(lines) <= 20 and err == ""
+
+
+@pytest.mark.parametrize("right, total, low, high", [(8, 10, .4902, .9433), (0, 10, 0, .2775), (10, 10, .7225, 1)])
+def test_wilson(right, total, low, high):  # (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) by hand
+    assert runner.wilson(right, total) == pytest.approx((low, high), abs=5e-5)
+
+
+# ------------------------------------------------------------------------------------------ kills and resumes
+
+def test_kill_9_at_random_moments(folder, unbroken):
+    moments, kills, output, log = random.Random(0), 0, folder / "o.jsonl", folder / "solved.log"
+    while kills < 20:
+        before, solved = (set(ids(output)) if output.exists() else set()), len(log.read_text()) if log.exists() else 0
+        process = start(folder, "--output", output.name, env={"PAUSE": "0.005"})
+        time.sleep(moments.uniform(0.05, 0.4))
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        again = log.read_text()[solved:].splitlines() if log.exists() else []
+        assert not before & {f"p{line.split()[1]}" for line in again}  # what was on disk is not run again
+        if output.exists():
+            assert before <= set(ids(output))
+        if process.returncode == 0:
+            assert rows_of(output) == unbroken
+            output.unlink()
+    stub(folder, "--output", output.name)
+    assert rows_of(output) == unbroken
+
+
+def test_torn_last_line(folder, unbroken):
+    whole = (folder / "unbroken.jsonl").read_bytes()
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for end in (last, last + 1, (last + len(whole)) // 2, len(whole) - 1):
+        (folder / "o.jsonl").write_bytes(whole[:end])
+        stub(folder, "--output", "o.jsonl")
+        assert rows_of(folder / "o.jsonl") == unbroken
+    assert (folder / "solved.log").read_text().splitlines() == ["problem 11"] * 4
+
+
+def test_part_files_of_a_dead_run_are_taken_in(folder, unbroken):
+    header, *lines = (folder / "unbroken.jsonl").read_text().splitlines(keepends=True)
+    (folder / "o.jsonl").write_text(header + "".join(lines[:3]))
+    (folder / "o.jsonl.part1").write_text("".join(lines[5:8]))
+    (folder / "o.jsonl.part7").write_text(lines[10] + lines[2] + lines[11][:50])
+    stub(folder, "--output", "o.jsonl")
+    assert rows_of(folder / "o.jsonl") == unbroken and not list(folder.glob("*.part*"))
+    assert len((folder / "solved.log").read_text().splitlines()) == 5
+
+
+def test_other_arguments_are_refused(folder, unbroken):
+    before = (folder / "unbroken.jsonl").read_bytes()
+    _, err = stub(folder, "--output", "unbroken.jsonl", "--temperature", 0.7, "--n", 5, code=2)
+    assert err == ("stub.py: error: --output unbroken.jsonl is of another run (n 4 there, 5 here; "
+                   "temperature 0.8 there, 0.7 here): name another --output, or drop it by --overwrite\n")
+    write_problems(folder, 11)  # the file knows a problem that is gone
+    _, err = stub(folder, "--output", "unbroken.jsonl", code=2)
+    assert "another problem 'p11'" in err and err.count("\n") == 1
+    assert (folder / "unbroken.jsonl").read_bytes() == before
+
+
+def test_overwrite(folder, unbroken):
+    out, _ = stub(folder, "--output", "unbroken.jsonl", "--n", 5, "--limit", 3, "--overwrite")
+    header, *rows = rows_of(folder / "unbroken.jsonl")
+    assert header["run"]["n"] == 5 and len(rows) == 3
+    assert "--overwrite" not in out  # the command that goes on must not drop the rows
+
+
+def test_smaller_limit_keeps_the_rows(folder, unbroken):
+    out, _ = stub(folder, "--output", "unbroken.jsonl", "--limit", 2)
+    assert rows_of(folder / "unbroken.jsonl") == unbroken and out.startswith("2 of 2 problems")
+
+
+def test_ctrl_c(folder):
+    write_problems(folder, 12, {4: "INTERRUPT"})
+    out, err = stub(folder, "--output", "o.jsonl", code=130)
+    assert len(rows_of(folder / "o.jsonl")) == 1 + 4 and "Traceback" not in err
+    assert out.startswith("4 of 12 problems done") and "accuracy" in out
+    command = out.splitlines()[-1].removeprefix("to go on: python ").split()
+    assert command == ["stub.py", *MODELS, "--problems", "problems.jsonl", "--output", "o.jsonl"]
+    stub(folder, *command[5:])
+    stub(folder, "--output", "unbroken.jsonl")
+    assert rows_of(folder / "o.jsonl") == rows_of(folder / "unbroken.jsonl")
+
+
+def test_failed_problem_is_recorded_and_tried_again(folder):
+    write_problems(folder, 6, {2: "RAISE"})
+    out, _ = stub(folder, "--output", "o.jsonl", code=1)
+    row = rows_of(folder / "o.jsonl")[3]
+    assert set(row) == {"id", "problem", "answer", "level", "error"}
+    assert row["error"].startswith("MemoryError: no room for 9 rows") and "(stub.py:" in row["error"]
+    assert len(ids(folder / "o.jsonl")) == 6  # the run went on
+    (folder / "repaired").touch()
+    stub(folder, "--output", "o.jsonl")
+    stub(folder, "--output", "unbroken.jsonl")
+    assert rows_of(folder / "o.jsonl") == rows_of(folder / "unbroken.jsonl")
+    assert (folder / "solved.log").read_text().count("problem 3") == 2  # once a file
+
+
+def test_full_disk(folder):
+    write_problems(folder, 40, dict.fromkeys(range(40), "BIG"))
+    full = lambda kib: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, kib << 10))
+    _, err = stub(folder, "--output", "o.jsonl", code=2, preexec_fn=full(512))
+    assert err.endswith("--output o.jsonl cannot be written (File too large): make room or name another --output\n")
+    assert err.count("\n") == 1
+    assert not (folder / "o.jsonl").exists() and not (folder / "solved.log").exists()  # told before the work
+    _, err = stub(folder, "--output", "o.jsonl", code=2, preexec_fn=full(1200))
+    assert err.count("\n") == 1 and "then give this command again" in err
+    assert 5 < len(ids(folder / "o.jsonl")) < 40
+    stub(folder, "--output", "o.jsonl")
+    stub(folder, "--output", "unbroken.jsonl")
+    assert rows_of(folder / "o.jsonl") == rows_of(folder / "unbroken.jsonl")
+
+
+def test_a_kill_while_the_file_is_replaced(tmp_path, monkeypatch):
+    problems = [{"id": key} for key in "ab"]
+    rows = {problem["id"]: problem for problem in problems}
+    runner.save(f"{tmp_path}/o.jsonl", {"n": 1}, rows, problems).close()
+    (tmp_path / "o.jsonl.part1").write_text('{"id": "c"}\n')
+    for step in ("fsync", "replace"):
+        with monkeypatch.context() as killed, pytest.raises(InterruptedError):
+            killed.setattr(runner.os, step, lambda *_: exec("raise InterruptedError"))
+            runner.save(f"{tmp_path}/o.jsonl", {"n": 1}, {}, problems)
+        assert runner.read_results(f"{tmp_path}/o.jsonl") == ({"n": 1}, {**rows, "c": {"id": "c"}})
+
+
+def test_two_runs_do_not_write_one_file(folder):
+    first = start(folder, "--output", "o.jsonl", env={"PAUSE": "0.03"})
+    while not (folder / "o.jsonl").exists():
+        time.sleep(0.01)
+    _, err = stub(folder, "--output", "o.jsonl", code=2)
+    assert err.count("\n") == 1 and "is being written by another run" in err
+    first.communicate()
+    assert first.returncode == 0 and len(ids(folder / "o.jsonl")) == 12
+
+
+# ------------------------------------------------------------------------------------------ many processes
+
+def ranks(folder, *flags, world=2, **kwargs):
+    """What torchrun starts, without its agent, so that each process can be killed by itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **kwargs.pop("env", {})}
+    return [start(folder, *flags, fake=False, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}, **kwargs)
+            for r in range(world)]
+
+
+def test_two_processes_write_the_file_of_one(folder, unbroken):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--"]
+    out, _ = stub(folder, "--output", "o.jsonl", launcher=torchrun, fake=False)
+    assert rows_of(folder / "o.jsonl") == unbroken and not list(folder.glob("*.part*"))
+    assert out.count("problems done") == 1  # one table
+    assert sorted((folder / "solved.log").read_text().splitlines()) == sorted(row["problem"] for row in unbroken[1:])
+
+
+def test_ctrl_c_of_two_processes(folder):
+    processes = ranks(folder, "--output", "o.jsonl", env={"PAUSE": "0.1"})
+    while not list(folder.glob("o.jsonl.part*")) or len(ids(folder / "o.jsonl")) < 2:
+        time.sleep(0.01)
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    (out, err), (other_out, other_err) = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [130, 130] and "Traceback" not in err + other_err
+    assert " of 12 problems done" in out and other_out == ""
+    assert out.splitlines()[-1].startswith("to go on: torchrun --nproc-per-node 2 -- stub.py ")
+
+
+def test_kill_9_of_two_processes(folder):
+    write_problems(folder, 60)
+    stub(folder, "--output", "unbroken.jsonl")
+    moments, kills, output, log = random.Random(1), 0, folder / "o.jsonl", folder / "solved.log"
+    while kills < KILLS_OF_TWO:
+        before = {key for path in folder.glob("o.jsonl*") for key in ids(path)}
+        processes, solved = ranks(folder, "--output", output.name, env={"PAUSE": "0.02"}), log.stat().st_size
+        while log.stat().st_size == solved and processes[0].poll() is None:  # not only while they import
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.5))
+        for process in moments.sample(processes, 2):  # a launcher kills the others when one has died
+            process.kill()
+            time.sleep(moments.uniform(0, 0.1))
+        for process in processes:
+            process.communicate()
+        assert not before & {f"p{line.split()[1]}" for line in log.read_text()[solved:].splitlines()}
+        kills += -signal.SIGKILL in [process.returncode for process in processes]
+        if processes[0].returncode == 0:
+            assert rows_of(output) == rows_of(folder / "unbroken.jsonl")
+            output.unlink()
+    stub(folder, "--output", output.name)  # one process goes on where two were
+    assert rows_of(output) == rows_of(folder / "unbroken.jsonl") and not list(folder.glob("*.part*"))
+
+
+# ------------------------------------------------------------------------------------------ wrong input
+
+def lines_with(**changes):
+    """A problem file of 40 lines, some of them (counted from 1) replaced."""
+    lines = [json.dumps({"problem": f"problem {i}", "answer": "1"}) for i in range(1, 41)]
+    for number, line in changes.items():
+        lines[int(number[1:]) - 1] = line
+    return "\n".join(lines)
+
+
+FLAGS = [("--n 0", "--n", "'0'"), ("--n 2.5", "--n", "'2.5'"), ("--temperature -1", "--temperature", "'-1'"),
+         ("--temperature nan", "--temperature", "'nan'"), ("--temperature inf", "--temperature", "'inf'"),
+         ("--top-p 0", "--top-p", "'0'"), ("--top-p 1.1", "--top-p", "'1.1'"), ("--seed x", "--seed", "'x'"),
+         ("--limit 0", "--limit", "'0'"), ("--reduction lst", "--reduction", "'lst'"), ("--temp 1", "--temp", "1"),
+         ("--n", "--n", "expected"), ("--problem a --problems b", "--problem", "--problems"),
+         ("--problem=", "--problem", "empty"), ("stray", "stray", "--help")]
+
+
+@pytest.mark.parametrize("fault", FLAGS, ids=lambda fault: fault[0])
+def test_wrong_flag(folder, fault):
+    flags, *named = fault
+    out, err = stub(folder, *flags.split(), code=2)
+    assert out == "" and err.startswith("stub.py: error: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert all(name in err for name in named)
+
+
+PROBLEMS = {"missing.jsonl": (None, "missing.jsonl is not here"), "empty.jsonl": ("", "is empty"),
+            "blank.jsonl": ("\n\n", "is empty"), "torn.jsonl": (lines_with(_37='{"problem": "a'), "line 37 is no JSON"),
+            "array.jsonl": (lines_with(_37="[1]"), "line 37"),
+            "number.jsonl": (lines_with(_2="3"), "line 2 is no JSON"),
+            "noanswer.jsonl": (lines_with(_37='{"problem": "a"}'), "line 37 has no problem or no answer"),
+            "null.jsonl": (lines_with(_37='{"problem": "a", "answer": null}'), "line 37 has no problem or no answer"),
+            "blankanswer.jsonl": (lines_with(_37='{"problem": "a", "answer": " "}'), "line 37 has no problem or"),
+            "noproblem.jsonl": (lines_with(_5='{"answer": "a"}'), "line 5 has no problem"),
+            "twice.jsonl": (lines_with(_3='{"id": "7", "problem": "a", "answer": "a"}'),
+                            "line 7 has the id '7' of line 3"),
+            "latin.jsonl": (b'{"problem": "\xe9", "answer": "1"}', "cannot be read"), "fake": (None, "cannot be read")}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_wrong_problems(folder, name):
+    content, named = PROBLEMS[name]
+    if content is not None:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    out, err = stub(folder, "--problems", name, code=2)
+    assert err.startswith(f"stub.py: error: --problems {name}") and err.count("\n") == 1 and named in err, err
+    assert not (folder / "runs").exists()
+
+
+def test_wrong_output(folder):
+    (folder / "precious.txt").write_text("a diary\n")
+    (folder / "list.jsonl").write_text("[1]\n")
+    (folder / "damaged.jsonl").write_text('{"run": {}}\n{"id": \n{"id": "a"}\n')
+    os.mkfifo(folder / "fifo")
+    for output in ("fake", "precious.txt", "problems.jsonl", "list.jsonl", "damaged.jsonl", "fifo", "stub.py/o.jsonl"):
+        before = (folder / output).read_bytes() if (folder / output).is_file() else None
+        for overwrite in ([], ["--overwrite"]):
+            out, err = stub(folder, "--output", output, *overwrite, code=2)
+            assert err.startswith(f"stub.py: error: --output {output} ") and err.count("\n") == 1, err
+            assert "name another --output" in err
+        assert before is None or (folder / output).read_bytes() == before
+    assert (folder / "fifo").is_fifo() and not (folder / "solved.log").exists()
+
+
+def test_fault_inside_solve_that_is_the_users(folder):
+    _, err = stub(folder, "--problem", "TOO LONG", code=2)
+    assert err == "stub.py: error: the question has 99 tokens: shorten it\n"
+
+
+def test_gsm8k_and_defaults(tmp_path):
+    (tmp_path / "g.jsonl").write_text('{"question": " How many ####? ", "answer": "6*7=<<6*7=42>>42\\n#### 42"}\n\n'
+                                      '{"problem": "b", "answer": 0.5, "unique_id": "u/1", "level": "Level 5"}\n')
+    args = runner.argparse.Namespace(problem=None, problems=str(tmp_path / "g.jsonl"))
+    assert runner.load_problems(args) == [{"id": "1", "problem": "How many ####?", "answer": "42", "level": None},
+                                          {"id": "u/1", "problem": "b", "answer": "0.5", "level": "Level 5"}]
+
+
+def test_help_is_quick_and_fits(folder):
+    (folder / "fake" / "torch" / "__init__.py").write_text("raise ImportError('too heavy for --help')")
+    begun = time.time()
+    process = subprocess.run([sys.executable, "stub.py", "--help"], cwd=folder, capture_output=True, text=True,
+                             env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}/fake", "COLUMNS": "80"})
+    assert process.returncode == 0 and time.time() - begun < 1
+    assert "(default: 0.8)" in process.stdout and "(default: last)" in process.stdout and "None" not in process.stdout
+    assert process.stdout.startswith("usage: stub.py [flags]\n") and len(process.stdout.splitlines()) < 25
+
+
+# ------------------------------------------------------------------------------------------ one question
+
+def test_question(folder):
+    out, _ = stub(folder, "--problem", "ESCAPE what?")
+    assert "\x1b" not in out and "\\x1b[31m" in out and "Answer: " in out and "weighted wins" in out
+    assert not list(folder.glob("*.jsonl.*")) and not (folder / "runs").exists()
+    stub(folder, "--problem", "what?", "--output", "o.jsonl")
+    (row,) = rows_of(folder / "o.jsonl")[1:]
+    assert row["problem"] == "what?" and row["answer"] is None and row["correct"] == {}
+    out, _ = stub(folder, "--problem", "what?", "--output", "o.jsonl")  # read from the file
+    assert (folder / "solved.log").read_text().count("\nwhat?") == 1
+    answer = row["predictions"]["weighted"]
+    score = sum(c["scores"][-1] for c in row["completions"] if c["finished"] and c["answer"] == answer)
+    votes = sum(c["finished"] and c["answer"] == answer for c in row["completions"])
+    assert f"Answer: {answer}\n" in out and f"{votes:7} {score:9.3f}  {answer}" in out
+    out, _ = stub(folder, "--problem", "CUT what?")
+    assert out.startswith("No answer: ")
+    out, _ = stub(folder, "--problem", "RAISE what?", code=1)
+    assert out.startswith("Failed: MemoryError: no room")
+
+
+# ------------------------------------------------------------------------------------------ rules
+
+def completion(answer, *scores, finished=True):
+    text = f"\\boxed{{{answer}}}" if answer else "no idea"
+    return {"text": text, "scores": list(scores), "tokens": 1, "finished": finished}
+
+
+def judged(reduction, *completions):
+    problem = {"id": "a", "problem": "b", "answer": "1", "level": None}
+    return runner.judge(problem, list(completions), reduction)
+
+
+def test_rules():
+    completions = lambda: [completion("1", .9, .3), completion("1", .9, .3), completion("1", .1, .1),
+                           completion("2", .2, .8), completion("3", .55, .5),
+                           completion("4", 1, 1, finished=False), completion(None, 1, 1)]
+    row = judged("last", *completions())
+    assert row["predictions"] == {"majority": "1", "best": "2", "weighted": "2"}  # .7 .8 .5
+    assert row["correct"] == {"majority": True, "best": False, "weighted": False}
+    assert judged("min", *completions())["predictions"] == {"majority": "1", "best": "3", "weighted": "1"}  # .7 .2 .5
+    assert judged("prod", *completions())["predictions"] == {"majority": "1", "best": "3", "weighted": "1"}
+    assert judged(None, completion("1"), completion("2"), completion("2"))["predictions"] == {"majority": "2"}
+    empty = judged("last", completion("1", .9, finished=False))
+    assert empty["predictions"] == {"majority": None, "best": None, "weighted": None}
+    assert empty["correct"] == {"majority": False, "best": False, "weighted": False}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("reduction", runner.REDUCE)
+def test_scores_that_are_no_numbers_never_win(bad, reduction):
+    row = judged(reduction, completion("2", .9, bad), completion("2", bad, .9), completion("1", .1, .1))
+    assert row["predictions"]["best"] == row["predictions"]["weighted"] == "1"
+    assert row["completions"][0]["scores"] == [.9, None] and json.loads(json.dumps(row, allow_nan=False))
+
+
+# ------------------------------------------------------------------------------------------ meter
+
+def llama(**changes):
+    from transformers import LlamaConfig, LlamaForCausalLM
+    return LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
+                                        num_attention_heads=4, num_key_value_heads=2, head_dim=32, **changes)).eval()
+
+
+def test_meter_counts_what_is_forwarded():
+    import torch
+    from transformers import DynamicCache
+    model = llama()
+    meter = runner.Meter(model)
+    parameters = sum(p.numel() for p in model.parameters())
+    attention = 4 * 3 * 4 * 32
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(torch.zeros(2, 5, dtype=torch.long), past_key_values=cache)
+        model(input_ids=torch.zeros(2, 3, dtype=torch.long), past_key_values=cache)
+        assert meter.take() == (16, 2 * parameters * 16 + attention * (2 * 5 * 5 + 2 * 3 * 8))
+        assert meter.take() == (0, 0)
+        model.model(inputs_embeds=torch.zeros(1, 4, 64))  # the trunk alone, without cache
+        assert meter.take() == (4, 2 * parameters * 4 + attention * 16)
+        model.generate(torch.ones(3, 6, dtype=torch.long), max_new_tokens=4, min_new_tokens=4, do_sample=False,
+                       attention_mask=torch.ones(3, 6, dtype=torch.long), pad_token_id=0)
+    assert meter.take() == (3 * (6 + 3), 2 * parameters * 27 + attention * 3 * (36 + 7 + 8 + 9))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_meter_counts_packed_weights(tmp_path, tied):
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    model = llama(tie_word_embeddings=tied)
+    model.save_pretrained(tmp_path)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    packed = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=nf4)
+    assert sum(p.numel() for p in packed.parameters()) < runner.Meter(packed).parameters
+    assert runner.Meter(packed).parameters == runner.Meter(model).parameters
+    with torch.no_grad():
+        packed(torch.zeros(1, 2, dtype=torch.long))  # on a CPU this packs the weights anew
+    assert runner.Meter(packed).parameters == runner.Meter(model).parameters
+
+
+# ------------------------------------------------------------------------------------------ models
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    llama().save_pretrained(tmp_path / "m", max_shard_size="100KB")
+    (tmp_path / "m" / "tokenizer.json").write_text("{}")
+    return tmp_path / "m"
+
+
+def test_whole_model_is_taken_as_it_is(checkpoint):
+    assert len(list(checkpoint.glob("*.safetensors"))) > 1
+    assert runner.model_folder(str(checkpoint), "--policy") == str(checkpoint)
+
+
+def damage(folder, what):
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    if what == "cut":
+        shard.write_bytes(shard.read_bytes()[:-10])
+    elif what == "pickled":
+        for file in folder.glob("model*"):
+            file.unlink()
+        (folder / "pytorch_model.bin").write_bytes(b"1")
+    elif what == "index":
+        (folder / "model.safetensors.index.json").write_text("{")
+    else:
+        (shard if what == "shard" else folder / what).unlink()
+
+
+@pytest.mark.parametrize("what, named", [("config.json", "config.json"), ("tokenizer.json", "tokenizer"),
+                                         ("shard", "half"), ("cut", "half"), ("pickled", "pickles"), ("index", "half")])
+def test_damaged_model(checkpoint, capsys, what, named):
+    damage(checkpoint, what)
+    with pytest.raises(SystemExit) as stop:
+        runner.model_folder(str(checkpoint), "--prm")
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1 and f"--prm {checkpoint}" in err and named in err
+
+
+HUB = [("nowhere", 0, "", "hub id"), ("a/b/c", 0, "", "hub id"), ("own/model", 404, "RepoNotFound", "spelling"),
+       ("own/model", 403, "GatedRepo", "licence"), ("own/model", 500, "", "try again"),
+       ("own/model", None, "", "go online")]
+
+
+@pytest.mark.parametrize("name, status, code, named", HUB, ids=[f"{h[0]} {h[1]}" for h in HUB])
+def test_hub_faults(tmp_path, name, status, code, named):
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        do_HEAD = do_GET
+        log_message = lambda *_: None
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    port = server.server_port
+    if status is None:
+        server.server_close()  # nobody listens there
+    else:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    script = "import sys; from common import runner; runner.model_folder(*sys.argv[1:])"
+    env = {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+           "HF_HUB_OFFLINE": "0"}
+    process = subprocess.run([sys.executable, "-c", script, name, "--policy"], cwd=tmp_path, env={**os.environ, **env},
+                             capture_output=True, text=True, timeout=60)
+    if status is not None:
+        server.shutdown()
+    err = process.stderr
+    assert process.returncode == 2 and process.stdout == "" and err.count("\n") == 1, err
+    assert f"--policy {name}" in err and named in err, err
+
+
+def test_defaults_are_told(monkeypatch, capsys, tmp_path):
+    import torch
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "load_problems", lambda args: [])
+    def chosen(**given):
+        args = runner.argparse.Namespace(**{"policy": None, "prm": None, "prm_4bit": None, "problems": None,
+                                            "problem": None, "output": "o.jsonl", "overwrite": False,
+                                            "limit": None} | given)
+        runner.choose_models(args)
+        return args, capsys.readouterr().out
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    args, out = chosen()
+    assert (args.policy, args.prm) == ("meta-llama/Llama-3.2-1B-Instruct", "RLHFlow/Llama3.1-8B-PRM-Deepseek-Data")
+    assert args.problems == "HuggingFaceH4/MATH-500" and args.prm_4bit is True
+    assert out.count("\n") == 1
+    assert all(part in out for part in ("A CUDA GPU", "give these", "--policy ", "--prm ", "--prm-4bit", "--problems "))
+    assert chosen(prm_4bit=False)[0].prm_4bit is False
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(runner, "TINY", f"{tmp_path}/tiny")
+    with pytest.raises(SystemExit):
+        chosen()
+    assert "bundled models are gone" in capsys.readouterr().err
+    (tmp_path / "tiny").mkdir()
+    args, out = chosen(prm="mine")
+    assert args.prm == "mine" and args.prm_4bit is False
+    assert args.policy.endswith("tiny/policy") and args.problems.endswith("tiny/problems.jsonl")
+    assert "No CUDA GPU" in out and "--prm" not in out
+    assert chosen(policy="a", prm="b", problems="c")[1] == ""
+
+
+# ------------------------------------------------------------------------------------------ progress
+
+def test_bar(folder):
+    write_problems(folder, 40)
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 120))
+    process = start(folder, "--output", "o.jsonl", stderr=slave, env={"PAUSE": "0.01"})
+    os.close(slave)
+    process.stdout.read()
+    shown = os.read(master, 1 << 16).decode()
+    assert process.wait() == 0 and "/40" in shown and "4 rows" in shown and "tokens/s" in shown and "right" in shown
