@@ -1,0 +1,323 @@
+"""Beam search over reasoning steps, guided by a process reward model (PRM).
+
+The policy writes N next steps, the PRM scores every partial solution, and the best N/M are kept. Each of them is
+continued in M ways, and so on until N solutions are finished. Best-of-N judges whole solutions; beam search gives up
+bad starts early and spends its samples on good ones. Its weakness shows at large N: all beams may descend from one
+early favourite. DVTS (dvts.py) searches in independent subtrees to avoid that.
+
+    question ─┬─ 0.9 ─┬─ 0.9 ─┬─ ...        N = 4 steps are sampled at each depth,
+              ├─ 0.2  └─ 0.4  └─ ...        the best N/M = 2 of them are kept,
+              ├─ 0.7 ─┬─ 0.8 ─┬─ ...        and each is continued M = 2 times
+              └─ 0.1  └─ 0.3  └─ ...
+
+Snell et al. 2024, "Scaling LLM Test-Time Compute Optimally can be More Effective than Scaling Model Parameters",
+section 5.2 (https://arxiv.org/abs/2408.03314). Here a finished solution leaves the beam and frees its place.
+
+    python beam.py --n 16                              # a problem set: a table of accuracy and cost
+    python beam.py --n 16 --problem "What is 7 * 8?"   # one question
+"""
+
+import sys
+
+from common import runner
+
+
+def parse_args(argv=None):
+    parser = runner.ArgumentParser(description="PRM-guided beam search: keep the best N/M partial solutions, continue each M times.")
+    parser.add_argument("--n", type=runner.positive_int, default=64, help="steps sampled at each depth; solutions returned at most")
+    parser.add_argument("--beam-width", type=runner.positive_int, default=4, help="M, continuations of each beam kept")
+    parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="the last one runs to the end of text")
+    parser.add_argument("--lookahead", type=runner.non_negative_int, default=0, help="score a step by N greedy steps beyond it")
+    parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
+    parser.add_argument("--top-p", type=runner.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
+    parser.add_argument("--max-new-tokens", type=runner.positive_int, default=2048, help="longest solution, in tokens")
+    runner.add_run_flags(parser, prm=True)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    args = parse_args()  # before the imports that take seconds: --help and a misspelt flag are answered at once
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache, GenerationConfig
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+from common.chat import encode_prompt
+from common.prm import PlusMinusPRM
+
+# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens of the longest new step.
+
+
+# --- the search -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Node:
+    """A partial solution: the steps from the question to here."""
+
+    tokens: list[int] = field(default_factory=list)  # the policy's own: text is never tokenized again
+    scores: list[float] = field(default_factory=list)  # the PRM's, one for each step
+    value: float = 0.0  # what the search goes by: the scores reduced to one number
+    row: int = 0  # where it stands in the batch of the last step sampled, in both models' caches
+    finished: bool = False  # ended by the end of text
+    cut: bool = False  # ended by a limit
+
+
+@torch.inference_mode()
+def beam_search(policy, tokenizer, prm, problem, generator, *,
+                n, beam_width, max_steps, lookahead, temperature, top_p, max_new_tokens, reduce, on_step):
+    """Solve one problem. Returns at most n ended Nodes, finished before cut, then by value; and the tokens sampled.
+
+    reduce(scores) -> value; on_step(step, rows) is called before each step. Fewer than n come back if what was sampled
+    held fewer different solutions. Where M does not divide n, the beams kept share n as evenly as they can.
+    """
+    widths = share(n, max(1, n // beam_width))
+    rows = prefill(policy, encode_prompt(tokenizer, problem))
+    room = min(max_new_tokens, policy.config.max_position_embeddings - rows.mask.shape[1] - 1)
+    prm.start(problem)
+    beams, ended, sampled = [Node()], [], 0
+
+    for step in range(1, max_steps + 1):
+        parents = beams * n if step == 1 else [beam for beam, width in zip(beams, widths) for _ in range(width)]
+        on_step(step, len(parents))
+        rows = select(rows, [parent.row for parent in parents])
+        uniforms = torch.rand(len(parents), room, generator=generator)
+        left = [room - len(parent.tokens) for parent in parents]
+        ends = step_ends(tokenizer, policy) if step < max_steps else text_ends(policy)
+        steps, rows = sample_steps(policy, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
+        sampled += sum(map(len, steps))
+
+        scores = prm.score([parent.row for parent in parents], decode(tokenizer, steps))
+        children = [grow(policy, row, *new, reduce) for row, new in enumerate(zip(parents, steps, scores, left))]
+        if lookahead:
+            beyond = prm.peek(look_ahead(policy, tokenizer, rows, steps, left, lookahead))
+            for child, ahead in zip(children, beyond):
+                child.value = worth(child.scores + ahead, reduce)
+        # A step written twice is one solution found twice: its copy would take a place and vote again.
+        children = list({tuple(child.tokens): child for child in reversed(children)}.values())[::-1]
+        children.sort(key=lambda child: child.value, reverse=True)
+        ended += [child for child in children if child.finished or child.cut]
+        beams = [child for child in children if not (child.finished or child.cut)][:len(widths)]
+        if not beams or sum(node.finished for node in ended) >= n:
+            break
+    ended.sort(key=lambda node: (node.finished, node.value), reverse=True)
+    return ended[:n], sampled
+
+
+def share(n: int, parts: int) -> list[int]:
+    """n split into `parts` whole numbers as equal as can be."""
+    return [n // parts + (part < n % parts) for part in range(parts)]
+
+
+def grow(policy, row, parent, tokens, scores, left, reduce) -> Node:
+    """The child that continues `parent` by one step."""
+    scores = parent.scores + scores
+    finished = tokens[-1] in policy.generation_config.eos_token_id
+    return Node(
+        tokens=parent.tokens + tokens, scores=scores, value=worth(scores, reduce), row=row,
+        finished=finished, cut=not finished and len(tokens) >= left,
+    )
+
+
+def worth(scores, reduce) -> float:
+    """What a search goes by. A PRM that answers NaN must not win by it, and without a step there is nothing to like."""
+    value = reduce(scores) if scores else 0.0
+    return value if math.isfinite(value) else -math.inf
+
+
+def look_ahead(policy, tokenizer, rows, steps, left, lookahead) -> list[str]:
+    """What each row would write in the next `lookahead` steps at temperature 0.
+
+    It only adds slots at the end of the cache. The caller's Rows do not know them, and its next select() drops them.
+    """
+    beyond = [[] for _ in steps]
+    for _ in range(lookahead):
+        # A row that has ended writes one token more, because generate() knows no empty row; it is thrown away.
+        over = [(new + ahead)[-1] in policy.generation_config.eos_token_id for new, ahead in zip(steps, beyond)]
+        left = [1 if end else max(1, l - len(new) - len(ahead)) for end, l, new, ahead in zip(over, left, steps, beyond)]
+        new, rows = sample_steps(policy, rows, None, left, step_ends(tokenizer, policy), temperature=0.0, top_p=1.0)
+        beyond = [ahead if end else ahead + tokens for end, ahead, tokens in zip(over, beyond, new)]
+    return decode(tokenizer, beyond)
+
+
+# --- the policy and its KV cache --------------------------------------------------------------------------------------
+
+
+def load_policy(folder: str, *, four_bit: bool, device: torch.device):
+    """The model that writes, and its tokenizer: bfloat16 on a GPU, float32 on a CPU, 4-bit NF4 on either if wanted."""
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    policy = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32 if device.type == "cpu" and not four_bit else torch.bfloat16,
+        quantization_config=nf4 if four_bit else None, device_map={"": device}, attn_implementation="sdpa",
+    )
+    # What a checkpoint recommends (top-k 50, top-p 0.9, a repetition penalty) would quietly bend our sampling.
+    eos = policy.generation_config.eos_token_id
+    eos = eos if isinstance(eos, list) else [eos]
+    # Padding is never attended to and never decoded: any id will do that no text ends with, or generate() would warn.
+    policy.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=policy.config.vocab_size - 1)
+    return policy.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+@dataclass
+class Rows:
+    """A batch of unfinished texts in the policy's cache.
+
+    The cache holds every token of a row EXCEPT THE LAST, which generate() takes as its input: with all of them in the
+    cache there would be nothing to feed, and generate() would go wrong without a word. Texts differ in length but slots
+    are a rectangle, so the mask says which slots are a row's own.
+
+        mask  0 0 1 1 1 1 1    last  .
+              1 1 1 1 1 1 1          so
+              0 1 1 1 1 1 1          \n\n
+    """
+
+    cache: DynamicCache  # in each layer keys and values [rows, kv heads, T, head_dim]
+    mask: torch.Tensor  # [rows, T]: 1 where a row has a token
+    last: torch.Tensor  # [rows, 1]: the token that is not in the cache yet
+
+
+def prefill(policy, prompt: list[int]) -> Rows:
+    """Read the prompt once, at batch 1, however many completions it will get. Raises ValueError if it is too long."""
+    if len(prompt) >= policy.config.max_position_embeddings:
+        raise ValueError(f"the prompt has {len(prompt)} tokens, the policy takes {policy.config.max_position_embeddings}: shorten it")
+    ids = torch.tensor([prompt], device=policy.device)
+    cache = DynamicCache(config=policy.config)
+    policy.base_model(ids[:, :-1], past_key_values=cache, use_cache=True)  # not policy(...): its logits are not needed
+    return Rows(cache, torch.ones_like(ids[:, :-1]), ids[:, -1:])
+
+
+def select(rows: Rows, index: list[int]) -> Rows:
+    """New row i is old row index[i]. One gather drops, copies and reorders rows, and closes the holes in them.
+
+    Holes: the rows that end a step early are padded until the slowest has ended its own. Those slots are never attended
+    to, but would fill the cache. A stable sort of the mask moves them to the left, where the row's tokens stay in order.
+    """
+    index = torch.tensor(index, device=rows.mask.device)
+    mask = rows.mask[index]
+    slots = mask.argsort(dim=1, stable=True)[:, -int(mask.sum(1).max()):]  # [rows, T]
+    for layer in rows.cache.layers:
+        layer.keys, layer.values = (
+            kv.transpose(1, 2)[index[:, None], slots].transpose(1, 2) for kv in (layer.keys, layer.values)
+        )
+    return Rows(rows.cache, mask.gather(1, slots), rows.last[index])
+
+
+def sample_steps(policy, rows: Rows, uniforms, left: list[int], ends, *, temperature, top_p) -> tuple[list[list[int]], Rows]:
+    """Let every row write on to the end of its step. Returns its new tokens, and the rows that have them in the cache.
+
+    uniforms: [rows, >= max(left)], the random numbers to draw tokens with; left: how many tokens each row may still get,
+    at least 1; ends: from step_ends() or text_ends().
+    """
+    stop = StopAt(ends, left, policy.device)
+    sampler = InverseTransformSampling(uniforms, temperature, top_p)
+    texts = policy.generate(
+        rows.last, attention_mask=torch.cat([rows.mask, torch.ones_like(rows.last)], 1), past_key_values=rows.cache,
+        max_new_tokens=max(left), logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
+    )
+    new = texts[:, 1:]  # [rows, S], padded behind a row's end
+    # The cache grew by S slots: the old last token and all new ones but the newest. Row i owns the first length[i].
+    own = torch.arange(new.shape[1], device=new.device) < stop.length[:, None]
+    rows = Rows(rows.cache, torch.cat([rows.mask, own.long()], 1), new.gather(1, stop.length[:, None] - 1))
+    return [tokens[:length] for tokens, length in zip(new.tolist(), stop.length.tolist())], rows
+
+
+class InverseTransformSampling(LogitsProcessor):
+    """Samples from softmax(logits / temperature), cut to the top-p nucleus, with random numbers drawn beforehand.
+
+    generate() would draw from one global stream, where a row that leaves changes what all others write. Here the t-th
+    new token of a row is where its own t-th number falls in the cumulative distribution, whatever the rest of the batch.
+    """
+
+    def __init__(self, uniforms, temperature, top_p):
+        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, tokens]
+
+    def __call__(self, ids, logits):
+        # ids: [rows, 1 + tokens so far], logits: [rows, V] -> logits that leave argmax no choice
+        if self.temperature == 0:
+            return logits
+        probs = torch.softmax(logits.float() / self.temperature, -1)
+        if self.top_p < 1:
+            ranked, order = probs.sort(descending=True)
+            outside = ranked.cumsum(-1) - ranked >= self.top_p  # the token that crosses top_p is still inside
+            probs = probs.scatter(1, order, ranked.masked_fill(outside, 0))
+        below = probs.cumsum(-1)
+        mark = self.uniforms[:, ids.shape[1] - 1, None].to(below.device) * below[:, -1:]
+        token = (below <= mark).sum(-1, keepdim=True).clamp(max=below.shape[1] - 1)
+        return torch.full_like(logits, -torch.inf).scatter(1, token, 0.0)
+
+
+class StopAt(StoppingCriteria):
+    """Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
+
+    A set of token ids would miss a separator in two halves: ".\n" + "\n". generate()'s own stop_strings finds those but
+    is built anew at each call, half a second with 128k tokens. Two look-ups in tables made once do the same.
+    """
+
+    def __init__(self, ends, left, device):
+        self.whole, self.first_half, self.second_half = ends  # each [V], bool
+        self.left = torch.tensor(left, device=device)
+        self.length = torch.zeros_like(self.left)  # [rows], 0 = still writing
+
+    def __call__(self, ids, scores, **_):
+        # ids: [rows, 1 + tokens so far]; the one in front belongs to the step before
+        length = ids.shape[1] - 1
+        stopped = self.whole[ids[:, -1]] | (length >= self.left)
+        if length > 1:
+            stopped |= self.first_half[ids[:, -2]] & self.second_half[ids[:, -1]]
+        self.length = torch.where((self.length == 0) & stopped, length, self.length)
+        return stopped
+
+
+@lru_cache(maxsize=1)
+def step_ends(tokenizer, policy):
+    """For every token of the vocabulary: does it end a step ("\n\n" or end of text), or begin or complete such an end?"""
+    whole, first_half, second_half = text_ends(policy)
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))], skip_special_tokens=True)
+    for token, text in enumerate(texts):
+        whole[token] |= "\n\n" in text
+        first_half[token], second_half[token] = text.endswith("\n"), text.startswith("\n")
+    return whole, first_half, second_half
+
+
+def text_ends(policy):
+    """The same where only the end of text counts."""
+    none = torch.zeros(policy.config.vocab_size, dtype=torch.bool, device=policy.device)
+    return none.index_fill(0, torch.tensor(policy.generation_config.eos_token_id, device=none.device), True), none.clone(), none.clone()
+
+
+def decode(tokenizer, texts: list[list[int]]) -> list[str]:
+    return tokenizer.batch_decode(texts, skip_special_tokens=True)
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def main(args) -> int:
+    runner.choose_models(args)
+    device = runner.device()
+    policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm")
+    policy, tokenizer = load_policy(policy_folder, four_bit=args.policy_4bit, device=device)
+    prm = PlusMinusPRM.load(prm_folder, four_bit=args.prm_4bit, device=device)
+
+    def solve(problem, generator, on_step):
+        nodes, sampled = beam_search(
+            policy, tokenizer, prm, problem, generator, n=args.n, beam_width=args.beam_width, max_steps=args.max_steps,
+            lookahead=args.lookahead, temperature=args.temperature, top_p=args.top_p, max_new_tokens=args.max_new_tokens,
+            reduce=runner.REDUCE[args.reduction], on_step=on_step,
+        )
+        texts = decode(tokenizer, [node.tokens for node in nodes])
+        return [
+            dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished) for text, node in zip(texts, nodes)
+        ], sampled
+
+    return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)})
+
+
+if __name__ == "__main__":
+    sys.exit(main(args))
