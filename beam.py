@@ -11,7 +11,8 @@ early favourite. DVTS (dvts.py) searches in independent subtrees to avoid that.
               └─ 0.1  └─ 0.3  └─ ...
 
 Snell et al. 2024, "Scaling LLM Test-Time Compute Optimally can be More Effective than Scaling Model Parameters",
-section 5.2 (https://arxiv.org/abs/2408.03314). Here a finished solution leaves the beam and frees its place.
+section 5.2 (https://arxiv.org/abs/2408.03314). Here a solution that is finished leaves the beam, whatever its score, and
+so frees a place for one that is not; the scores decide at the end which N are returned.
 
     python beam.py --n 16                              # a problem set: a table of accuracy and cost
     python beam.py --n 16 --problem "What is 7 * 8?"   # one question
@@ -62,7 +63,7 @@ class Node:
     tokens: list[int] = field(default_factory=list)  # the policy's own: text is never tokenized again
     scores: list[float] = field(default_factory=list)  # the PRM's, one for each step
     value: float = 0.0  # what the search goes by: the scores reduced to one number
-    row: int = 0  # where it stands in the batch of the last step sampled, in both models' caches
+    row: int = 0  # its index in the batch of the last step sampled, by which both models' caches know it
     finished: bool = False  # ended by the end of text
     cut: bool = False  # ended by a limit
 
@@ -72,17 +73,18 @@ def beam_search(policy, tokenizer, prm, problem, generator, *,
                 n, beam_width, max_steps, lookahead, temperature, top_p, max_new_tokens, reduce, on_step):
     """Solve one problem. Returns at most n ended Nodes, finished before cut, then by value; and the tokens sampled.
 
-    reduce(scores) -> value; on_step(step, rows) is called before each step. Fewer than n come back if what was sampled
-    held fewer different solutions. Where M does not divide n, the beams kept share n as evenly as they can.
+    policy and tokenizer as load_policy() returns them; reduce(scores) -> value; on_step(step, rows) is called before each
+    step. Fewer than n come back if what was sampled held fewer different solutions. Where M does not divide n, the beams
+    kept share n as evenly as they can. Lookahead's rollouts are no samples and do not count as such.
     """
     widths = share(n, max(1, n // beam_width))
     rows = prefill(policy, encode_prompt(tokenizer, problem))
     room = min(max_new_tokens, policy.config.max_position_embeddings - rows.mask.shape[1] - 1)
     prm.start(problem)
-    beams, ended, sampled = [Node()], [], 0
+    beams, ended, sampled = [Node()] * len(widths), [], 0  # all start at the question
 
     for step in range(1, max_steps + 1):
-        parents = beams * n if step == 1 else [beam for beam, width in zip(beams, widths) for _ in range(width)]
+        parents = [beam for beam, width in zip(beams, widths) for _ in range(width)]
         on_step(step, len(parents))
         rows = select(rows, [parent.row for parent in parents])
         uniforms = torch.rand(len(parents), room, generator=generator)
@@ -92,9 +94,9 @@ def beam_search(policy, tokenizer, prm, problem, generator, *,
         sampled += sum(map(len, steps))
 
         scores = prm.score([parent.row for parent in parents], decode(tokenizer, steps))
-        children = [grow(policy, row, *new, reduce) for row, new in enumerate(zip(parents, steps, scores, left))]
-        if lookahead:
-            beyond = prm.peek(look_ahead(policy, tokenizer, rows, steps, left, lookahead))
+        children = [grow(policy, reduce, *new) for new in zip(range(len(parents)), parents, steps, scores, left)]
+        if lookahead and step < max_steps:
+            beyond = prm.peek(look_ahead(policy, tokenizer, rows, children, room, lookahead))
             for child, ahead in zip(children, beyond):
                 child.value = worth(child.scores + ahead, reduce)
         # A step written twice is one solution found twice: its copy would take a place and vote again.
@@ -113,34 +115,36 @@ def share(n: int, parts: int) -> list[int]:
     return [n // parts + (part < n % parts) for part in range(parts)]
 
 
-def grow(policy, row, parent, tokens, scores, left, reduce) -> Node:
-    """The child that continues `parent` by one step."""
-    scores = parent.scores + scores
+def grow(policy, reduce, row, parent, tokens, scores, left) -> Node:
+    """The child that continues `parent` by one step. left: how many tokens it could have had."""
     finished = tokens[-1] in policy.generation_config.eos_token_id
-    return Node(
-        tokens=parent.tokens + tokens, scores=scores, value=worth(scores, reduce), row=row,
+    child = Node(
+        tokens=parent.tokens + tokens, scores=parent.scores + scores, row=row,
         finished=finished, cut=not finished and len(tokens) >= left,
     )
+    # A blank step has no score of its own. With its parent's it would often win, and the search would fill with blanks.
+    child.value = worth(child.scores, reduce) if scores or finished else -math.inf
+    return child
 
 
 def worth(scores, reduce) -> float:
-    """What a search goes by. A PRM that answers NaN must not win by it, and without a step there is nothing to like."""
-    value = reduce(scores) if scores else 0.0
-    return value if math.isfinite(value) else -math.inf
+    """What a search goes by. A PRM that answers NaN must not win by it, and a text without a step is worth nothing."""
+    return reduce(scores) if scores and all(map(math.isfinite, scores)) else -math.inf
 
 
-def look_ahead(policy, tokenizer, rows, steps, left, lookahead) -> list[str]:
-    """What each row would write in the next `lookahead` steps at temperature 0.
+def look_ahead(policy, tokenizer, rows, children, room, lookahead) -> list[str]:
+    """What each child, in its row, would write in the next `lookahead` steps at temperature 0; "" if it has ended.
 
     It only adds slots at the end of the cache. The caller's Rows do not know them, and its next select() drops them.
     """
-    beyond = [[] for _ in steps]
+    beyond = [[] for _ in children]
     for _ in range(lookahead):
-        # A row that has ended writes one token more, because generate() knows no empty row; it is thrown away.
-        over = [(new + ahead)[-1] in policy.generation_config.eos_token_id for new, ahead in zip(steps, beyond)]
-        left = [1 if end else max(1, l - len(new) - len(ahead)) for end, l, new, ahead in zip(over, left, steps, beyond)]
-        new, rows = sample_steps(policy, rows, None, left, step_ends(tokenizer, policy), temperature=0.0, top_p=1.0)
-        beyond = [ahead if end else ahead + tokens for end, ahead, tokens in zip(over, beyond, new)]
+        # generate() knows no empty row, so those that have ended write one token more, which is thrown away.
+        left = [0 if child.finished or ahead[-1:] and ahead[-1] in policy.generation_config.eos_token_id else
+                room - len(child.tokens) - len(ahead) for child, ahead in zip(children, beyond)]
+        ends = step_ends(tokenizer, policy)
+        steps, rows = sample_steps(policy, rows, None, [max(1, tokens) for tokens in left], ends, temperature=0.0, top_p=1.0)
+        beyond = [ahead + step if tokens > 0 else ahead for ahead, step, tokens in zip(beyond, steps, left)]
     return decode(tokenizer, beyond)
 
 
@@ -166,11 +170,12 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 
 @dataclass
 class Rows:
-    """A batch of unfinished texts in the policy's cache.
+    r"""A batch of unfinished texts in the policy's cache.
 
     The cache holds every token of a row EXCEPT THE LAST, which generate() takes as its input: with all of them in the
     cache there would be nothing to feed, and generate() would go wrong without a word. Texts differ in length but slots
-    are a rectangle, so the mask says which slots are a row's own.
+    are a rectangle, so the mask says which slots are a row's own. select() and sample_steps() change the cache in place and
+    return the Rows to go on with; those they were given are spent.
 
         mask  0 0 1 1 1 1 1    last  .
               1 1 1 1 1 1 1          so
@@ -187,7 +192,7 @@ def prefill(policy, prompt: list[int]) -> Rows:
     if len(prompt) >= policy.config.max_position_embeddings:
         raise ValueError(f"the prompt has {len(prompt)} tokens, the policy takes {policy.config.max_position_embeddings}: shorten it")
     ids = torch.tensor([prompt], device=policy.device)
-    cache = DynamicCache(config=policy.config)
+    cache = DynamicCache()
     policy.base_model(ids[:, :-1], past_key_values=cache, use_cache=True)  # not policy(...): its logits are not needed
     return Rows(cache, torch.ones_like(ids[:, :-1]), ids[:, -1:])
 
@@ -235,13 +240,14 @@ class InverseTransformSampling(LogitsProcessor):
     """
 
     def __init__(self, uniforms, temperature, top_p):
-        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, tokens]
+        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, >= tokens to come]
 
     def __call__(self, ids, logits):
         # ids: [rows, 1 + tokens so far], logits: [rows, V] -> logits that leave argmax no choice
         if self.temperature == 0:
             return logits
-        probs = torch.softmax(logits.float() / self.temperature, -1)
+        logits = logits.double()  # in single precision the sum over 128k tokens is off, and need not even rise
+        probs = torch.softmax((logits - logits.amax(-1, keepdim=True)) / self.temperature, -1)
         if self.top_p < 1:
             ranked, order = probs.sort(descending=True)
             outside = ranked.cumsum(-1) - ranked >= self.top_p  # the token that crosses top_p is still inside
@@ -253,7 +259,7 @@ class InverseTransformSampling(LogitsProcessor):
 
 
 class StopAt(StoppingCriteria):
-    """Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
+    r"""Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
 
     A set of token ids would miss a separator in two halves: ".\n" + "\n". generate()'s own stop_strings finds those but
     is built anew at each call, half a second with 128k tokens. Two look-ups in tables made once do the same.
@@ -271,24 +277,24 @@ class StopAt(StoppingCriteria):
         if length > 1:
             stopped |= self.first_half[ids[:, -2]] & self.second_half[ids[:, -1]]
         self.length = torch.where((self.length == 0) & stopped, length, self.length)
-        return stopped
+        return stopped  # generate() itself remembers which rows had stopped before
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # half a second with 128k tokens
 def step_ends(tokenizer, policy):
-    """For every token of the vocabulary: does it end a step ("\n\n" or end of text), or begin or complete such an end?"""
-    whole, first_half, second_half = text_ends(policy)
+    r"""Three tables over the vocabulary, each [V]: tokens that end a step ("\n\n" in them, or end of text); tokens that
+    end in "\n"; tokens that begin with it."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))], skip_special_tokens=True)
-    for token, text in enumerate(texts):
-        whole[token] |= "\n\n" in text
-        first_half[token], second_half[token] = text.endswith("\n"), text.startswith("\n")
-    return whole, first_half, second_half
+    texts += [""] * (policy.config.vocab_size - len(texts))  # many models have more rows in their head than tokens
+    table = lambda test: torch.tensor([test(text) for text in texts], device=policy.device)
+    return table(lambda t: "\n\n" in t) | text_ends(policy)[0], table(lambda t: t.endswith("\n")), table(lambda t: t.startswith("\n"))
 
 
 def text_ends(policy):
-    """The same where only the end of text counts."""
+    """The tables of step_ends() if only the end of text counts."""
     none = torch.zeros(policy.config.vocab_size, dtype=torch.bool, device=policy.device)
-    return none.index_fill(0, torch.tensor(policy.generation_config.eos_token_id, device=none.device), True), none.clone(), none.clone()
+    eos = torch.tensor(policy.generation_config.eos_token_id, device=policy.device)
+    return none.index_fill(0, eos, True), none, none
 
 
 def decode(tokenizer, texts: list[list[int]]) -> list[str]:

@@ -2,8 +2,8 @@
 
 Two ways to take it. Vanilla (`best` in the table) is the solution with the highest score. Weighted adds up the scores
 of all solutions with the same answer and takes the answer with the highest sum: a majority vote in which each voter
-counts as much as the PRM trusts it. It keeps what is good in voting, that one mistaken score decides nothing, and beats
-plain majority (majority.py) wherever the PRM knows more than the frequencies do.
+counts as much as the PRM trusts it. It keeps what is good in voting, that no single mistaken score decides, and beats
+plain majority (majority.py) if the PRM knows more than the frequencies do.
 
     question ─┬─ ... 46   0.8        N = 4
               ├─ ... 41   0.9        best: 41
@@ -13,8 +13,8 @@ plain majority (majority.py) wherever the PRM knows more than the frequencies do
 Lightman et al. 2023, "Let's Verify Step by Step" (https://arxiv.org/abs/2305.20050); Li et al. 2023, "Making Language
 Models Better Reasoners with Step-Aware Verifier" (https://arxiv.org/abs/2206.02336) for the weighted vote.
 
-A solution's step scores become one by --reduction: the last step's (what published comparisons use), the least, or
-the product.
+A solution's step scores become one by --reduction: the last step's (as in the blog post and code behind dvts.py), the
+least, or the product (as Lightman et al. do).
 
     python best_of_n.py --n 64                              # a problem set: a table of accuracy and cost
     python best_of_n.py --n 64 --problem "What is 7 * 8?"   # one question
@@ -67,7 +67,7 @@ def best_of_n(policy, tokenizer, prm, problem, generator, *, n, temperature, top
 # Copied from majority.py
 @torch.inference_mode()
 def sample_solutions(policy, tokenizer, problem, generator, *, n, temperature, top_p, max_new_tokens) -> list[list[int]]:
-    """The tokens of n solutions, each to the end of text or cut at a limit."""
+    """The tokens of n solutions, each to the end of text or cut at a limit. policy, tokenizer: from load_policy()."""
     rows = select(prefill(policy, encode_prompt(tokenizer, problem)), [0] * n)
     room = min(max_new_tokens, policy.config.max_position_embeddings - rows.mask.shape[1] - 1)
     uniforms = torch.rand(n, room, generator=generator)
@@ -99,11 +99,12 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 # Copied from beam.py
 @dataclass
 class Rows:
-    """A batch of unfinished texts in the policy's cache.
+    r"""A batch of unfinished texts in the policy's cache.
 
     The cache holds every token of a row EXCEPT THE LAST, which generate() takes as its input: with all of them in the
     cache there would be nothing to feed, and generate() would go wrong without a word. Texts differ in length but slots
-    are a rectangle, so the mask says which slots are a row's own.
+    are a rectangle, so the mask says which slots are a row's own. select() and sample_steps() change the cache in place and
+    return the Rows to go on with; those they were given are spent.
 
         mask  0 0 1 1 1 1 1    last  .
               1 1 1 1 1 1 1          so
@@ -121,7 +122,7 @@ def prefill(policy, prompt: list[int]) -> Rows:
     if len(prompt) >= policy.config.max_position_embeddings:
         raise ValueError(f"the prompt has {len(prompt)} tokens, the policy takes {policy.config.max_position_embeddings}: shorten it")
     ids = torch.tensor([prompt], device=policy.device)
-    cache = DynamicCache(config=policy.config)
+    cache = DynamicCache()
     policy.base_model(ids[:, :-1], past_key_values=cache, use_cache=True)  # not policy(...): its logits are not needed
     return Rows(cache, torch.ones_like(ids[:, :-1]), ids[:, -1:])
 
@@ -172,13 +173,14 @@ class InverseTransformSampling(LogitsProcessor):
     """
 
     def __init__(self, uniforms, temperature, top_p):
-        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, tokens]
+        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, >= tokens to come]
 
     def __call__(self, ids, logits):
         # ids: [rows, 1 + tokens so far], logits: [rows, V] -> logits that leave argmax no choice
         if self.temperature == 0:
             return logits
-        probs = torch.softmax(logits.float() / self.temperature, -1)
+        logits = logits.double()  # in single precision the sum over 128k tokens is off, and need not even rise
+        probs = torch.softmax((logits - logits.amax(-1, keepdim=True)) / self.temperature, -1)
         if self.top_p < 1:
             ranked, order = probs.sort(descending=True)
             outside = ranked.cumsum(-1) - ranked >= self.top_p  # the token that crosses top_p is still inside
@@ -191,7 +193,7 @@ class InverseTransformSampling(LogitsProcessor):
 
 # Copied from beam.py
 class StopAt(StoppingCriteria):
-    """Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
+    r"""Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
 
     A set of token ids would miss a separator in two halves: ".\n" + "\n". generate()'s own stop_strings finds those but
     is built anew at each call, half a second with 128k tokens. Two look-ups in tables made once do the same.
@@ -209,14 +211,15 @@ class StopAt(StoppingCriteria):
         if length > 1:
             stopped |= self.first_half[ids[:, -2]] & self.second_half[ids[:, -1]]
         self.length = torch.where((self.length == 0) & stopped, length, self.length)
-        return stopped
+        return stopped  # generate() itself remembers which rows had stopped before
 
 
 # Copied from beam.py
 def text_ends(policy):
-    """The same where only the end of text counts."""
+    """The tables of step_ends() if only the end of text counts."""
     none = torch.zeros(policy.config.vocab_size, dtype=torch.bool, device=policy.device)
-    return none.index_fill(0, torch.tensor(policy.generation_config.eos_token_id, device=none.device), True), none.clone(), none.clone()
+    eos = torch.tensor(policy.generation_config.eos_token_id, device=policy.device)
+    return none.index_fill(0, eos, True), none, none
 
 
 # Copied from beam.py

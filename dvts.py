@@ -2,7 +2,7 @@
 
 Each of K = N/M subtrees holds one partial solution. The policy writes M next steps for it, the process reward model
 (PRM) scores them, the best of the M is kept, and so on until that best one is at the end of text. Beam search (beam.py)
-compares all N steps with each other, so that at large N everything soon descends from one favourite, right or wrong;
+compares all N steps with each other, so that at large N everything may soon descend from one favourite, right or wrong;
 here every subtree goes its own way, and a vote over their answers has different opinions to count.
 
     question ─┬─ subtree 1 ─┬─ 0.9 ─┬─ 0.3              N = 4 steps are sampled at each depth,
@@ -14,9 +14,10 @@ here every subtree goes its own way, and a vote over their answers has different
 Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models" (https://huggingface.co/spaces/HuggingFaceH4/
 blogpost-scaling-test-time-compute), an extension of Snell et al. 2024 (https://arxiv.org/abs/2408.03314).
 
-What is returned and counted: of a subtree that ends, those of its last M steps that are at the end of text, so between
-K and N solutions. A subtree has no say but at its end: solutions that ended earlier beside a better, unfinished step
-were rejected. Two equal solutions are two samples, and two votes.
+What is returned and counted: when the best step of a subtree is at the end of text, all of its last M steps that are,
+so N solutions at most. Steps that are not, and solutions that ended earlier beside a better unfinished step, were turned
+down and have no vote. Two equal solutions are two samples and two votes. A subtree that runs into a limit returns what
+it has, marked as cut.
 
     python dvts.py --n 64                              # a problem set: a table of accuracy and cost
     python dvts.py --n 64 --problem "What is 7 * 8?"   # one question
@@ -45,7 +46,6 @@ if __name__ == "__main__":
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache, GenerationConfig
@@ -68,7 +68,7 @@ class Node:
     tokens: list[int] = field(default_factory=list)  # the policy's own: text is never tokenized again
     scores: list[float] = field(default_factory=list)  # the PRM's, one for each step
     value: float = 0.0  # what the search goes by: the scores reduced to one number
-    row: int = 0  # where it stands in the batch of the last step sampled, in both models' caches
+    row: int = 0  # its index in the batch of the last step sampled, by which both models' caches know it
     finished: bool = False  # ended by the end of text
     cut: bool = False  # ended by a limit
 
@@ -78,8 +78,9 @@ def dvts(policy, tokenizer, prm, problem, generator, *,
          n, beam_width, max_steps, temperature, top_p, max_new_tokens, reduce, on_step):
     """Solve one problem. Returns the ended Nodes of all subtrees, at most n, and the number of tokens sampled.
 
-    reduce(scores) -> value; on_step(step, rows) is called before each step. Where M does not divide n, the n // M
-    subtrees share n as evenly as they can; with n < M there is one subtree, which chooses among n.
+    policy and tokenizer as load_policy() returns them; reduce(scores) -> value; on_step(step, rows) is called before each
+    step. Where M does not divide n, the n // M subtrees share n as evenly as they can; with n < M there is one subtree,
+    which chooses among n.
     """
     rows = prefill(policy, encode_prompt(tokenizer, problem))
     room = min(max_new_tokens, policy.config.max_position_embeddings - rows.mask.shape[1] - 1)
@@ -98,11 +99,11 @@ def dvts(policy, tokenizer, prm, problem, generator, *,
         sampled += sum(map(len, steps))
 
         scores = prm.score([parent.row for parent in parents], decode(tokenizer, steps))
-        children = iter([grow(policy, row, *new, reduce) for row, new in enumerate(zip(parents, steps, scores, left))])
+        children = [grow(policy, reduce, *new) for new in zip(range(len(parents)), parents, steps, scores, left)]
         alive = []
         for _, width in subtrees:
-            siblings = list(islice(children, width))  # a subtree sees its own M next steps and no other's
-            best = max(siblings, key=lambda child: child.value)
+            siblings, children = children[:width], children[width:]  # a subtree sees its own M next steps and no other's
+            best = max(siblings, key=lambda child: (not child.cut, child.value))
             if best.finished or best.cut:
                 leaves += [child for child in siblings if child.finished or child.cut]
             else:
@@ -120,21 +121,22 @@ def share(n: int, parts: int) -> list[int]:
 
 
 # Copied from beam.py
-def grow(policy, row, parent, tokens, scores, left, reduce) -> Node:
-    """The child that continues `parent` by one step."""
-    scores = parent.scores + scores
+def grow(policy, reduce, row, parent, tokens, scores, left) -> Node:
+    """The child that continues `parent` by one step. left: how many tokens it could have had."""
     finished = tokens[-1] in policy.generation_config.eos_token_id
-    return Node(
-        tokens=parent.tokens + tokens, scores=scores, value=worth(scores, reduce), row=row,
+    child = Node(
+        tokens=parent.tokens + tokens, scores=parent.scores + scores, row=row,
         finished=finished, cut=not finished and len(tokens) >= left,
     )
+    # A blank step has no score of its own. With its parent's it would often win, and the search would fill with blanks.
+    child.value = worth(child.scores, reduce) if scores or finished else -math.inf
+    return child
 
 
 # Copied from beam.py
 def worth(scores, reduce) -> float:
-    """What a search goes by. A PRM that answers NaN must not win by it, and without a step there is nothing to like."""
-    value = reduce(scores) if scores else 0.0
-    return value if math.isfinite(value) else -math.inf
+    """What a search goes by. A PRM that answers NaN must not win by it, and a text without a step is worth nothing."""
+    return reduce(scores) if scores and all(map(math.isfinite, scores)) else -math.inf
 
 
 # --- the policy and its KV cache --------------------------------------------------------------------------------------
@@ -161,11 +163,12 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 # Copied from beam.py
 @dataclass
 class Rows:
-    """A batch of unfinished texts in the policy's cache.
+    r"""A batch of unfinished texts in the policy's cache.
 
     The cache holds every token of a row EXCEPT THE LAST, which generate() takes as its input: with all of them in the
     cache there would be nothing to feed, and generate() would go wrong without a word. Texts differ in length but slots
-    are a rectangle, so the mask says which slots are a row's own.
+    are a rectangle, so the mask says which slots are a row's own. select() and sample_steps() change the cache in place and
+    return the Rows to go on with; those they were given are spent.
 
         mask  0 0 1 1 1 1 1    last  .
               1 1 1 1 1 1 1          so
@@ -183,7 +186,7 @@ def prefill(policy, prompt: list[int]) -> Rows:
     if len(prompt) >= policy.config.max_position_embeddings:
         raise ValueError(f"the prompt has {len(prompt)} tokens, the policy takes {policy.config.max_position_embeddings}: shorten it")
     ids = torch.tensor([prompt], device=policy.device)
-    cache = DynamicCache(config=policy.config)
+    cache = DynamicCache()
     policy.base_model(ids[:, :-1], past_key_values=cache, use_cache=True)  # not policy(...): its logits are not needed
     return Rows(cache, torch.ones_like(ids[:, :-1]), ids[:, -1:])
 
@@ -234,13 +237,14 @@ class InverseTransformSampling(LogitsProcessor):
     """
 
     def __init__(self, uniforms, temperature, top_p):
-        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, tokens]
+        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, >= tokens to come]
 
     def __call__(self, ids, logits):
         # ids: [rows, 1 + tokens so far], logits: [rows, V] -> logits that leave argmax no choice
         if self.temperature == 0:
             return logits
-        probs = torch.softmax(logits.float() / self.temperature, -1)
+        logits = logits.double()  # in single precision the sum over 128k tokens is off, and need not even rise
+        probs = torch.softmax((logits - logits.amax(-1, keepdim=True)) / self.temperature, -1)
         if self.top_p < 1:
             ranked, order = probs.sort(descending=True)
             outside = ranked.cumsum(-1) - ranked >= self.top_p  # the token that crosses top_p is still inside
@@ -253,7 +257,7 @@ class InverseTransformSampling(LogitsProcessor):
 
 # Copied from beam.py
 class StopAt(StoppingCriteria):
-    """Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
+    r"""Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
 
     A set of token ids would miss a separator in two halves: ".\n" + "\n". generate()'s own stop_strings finds those but
     is built anew at each call, half a second with 128k tokens. Two look-ups in tables made once do the same.
@@ -271,26 +275,26 @@ class StopAt(StoppingCriteria):
         if length > 1:
             stopped |= self.first_half[ids[:, -2]] & self.second_half[ids[:, -1]]
         self.length = torch.where((self.length == 0) & stopped, length, self.length)
-        return stopped
+        return stopped  # generate() itself remembers which rows had stopped before
 
 
 # Copied from beam.py
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # half a second with 128k tokens
 def step_ends(tokenizer, policy):
-    """For every token of the vocabulary: does it end a step ("\n\n" or end of text), or begin or complete such an end?"""
-    whole, first_half, second_half = text_ends(policy)
+    r"""Three tables over the vocabulary, each [V]: tokens that end a step ("\n\n" in them, or end of text); tokens that
+    end in "\n"; tokens that begin with it."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))], skip_special_tokens=True)
-    for token, text in enumerate(texts):
-        whole[token] |= "\n\n" in text
-        first_half[token], second_half[token] = text.endswith("\n"), text.startswith("\n")
-    return whole, first_half, second_half
+    texts += [""] * (policy.config.vocab_size - len(texts))  # many models have more rows in their head than tokens
+    table = lambda test: torch.tensor([test(text) for text in texts], device=policy.device)
+    return table(lambda t: "\n\n" in t) | text_ends(policy)[0], table(lambda t: t.endswith("\n")), table(lambda t: t.startswith("\n"))
 
 
 # Copied from beam.py
 def text_ends(policy):
-    """The same where only the end of text counts."""
+    """The tables of step_ends() if only the end of text counts."""
     none = torch.zeros(policy.config.vocab_size, dtype=torch.bool, device=policy.device)
-    return none.index_fill(0, torch.tensor(policy.generation_config.eos_token_id, device=none.device), True), none.clone(), none.clone()
+    eos = torch.tensor(policy.generation_config.eos_token_id, device=policy.device)
+    return none.index_fill(0, eos, True), none, none
 
 
 # Copied from beam.py

@@ -1,7 +1,7 @@
 """Self-consistency: sample N solutions and let their answers vote. No reward model is needed.
 
 The simplest way to spend compute at test time, and the baseline of all others here. Wrong solutions err in different
-ways while right ones agree, so the most frequent answer is right more often than any one sample. Answers are compared
+ways while right ones agree, so the most frequent answer is usually right more often than any one sample. Answers are compared
 as mathematics (common/grading.py): 1/2, 0.5 and \\frac{1}{2} are one candidate. It saturates: once the frequencies are
 known well, more samples only confirm them. best_of_n.py asks a reward model instead.
 
@@ -52,7 +52,7 @@ from common.chat import encode_prompt
 
 @torch.inference_mode()
 def sample_solutions(policy, tokenizer, problem, generator, *, n, temperature, top_p, max_new_tokens) -> list[list[int]]:
-    """The tokens of n solutions, each to the end of text or cut at a limit."""
+    """The tokens of n solutions, each to the end of text or cut at a limit. policy, tokenizer: from load_policy()."""
     rows = select(prefill(policy, encode_prompt(tokenizer, problem)), [0] * n)
     room = min(max_new_tokens, policy.config.max_position_embeddings - rows.mask.shape[1] - 1)
     uniforms = torch.rand(n, room, generator=generator)
@@ -84,11 +84,12 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 # Copied from beam.py
 @dataclass
 class Rows:
-    """A batch of unfinished texts in the policy's cache.
+    r"""A batch of unfinished texts in the policy's cache.
 
     The cache holds every token of a row EXCEPT THE LAST, which generate() takes as its input: with all of them in the
     cache there would be nothing to feed, and generate() would go wrong without a word. Texts differ in length but slots
-    are a rectangle, so the mask says which slots are a row's own.
+    are a rectangle, so the mask says which slots are a row's own. select() and sample_steps() change the cache in place and
+    return the Rows to go on with; those they were given are spent.
 
         mask  0 0 1 1 1 1 1    last  .
               1 1 1 1 1 1 1          so
@@ -106,7 +107,7 @@ def prefill(policy, prompt: list[int]) -> Rows:
     if len(prompt) >= policy.config.max_position_embeddings:
         raise ValueError(f"the prompt has {len(prompt)} tokens, the policy takes {policy.config.max_position_embeddings}: shorten it")
     ids = torch.tensor([prompt], device=policy.device)
-    cache = DynamicCache(config=policy.config)
+    cache = DynamicCache()
     policy.base_model(ids[:, :-1], past_key_values=cache, use_cache=True)  # not policy(...): its logits are not needed
     return Rows(cache, torch.ones_like(ids[:, :-1]), ids[:, -1:])
 
@@ -157,13 +158,14 @@ class InverseTransformSampling(LogitsProcessor):
     """
 
     def __init__(self, uniforms, temperature, top_p):
-        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, tokens]
+        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, >= tokens to come]
 
     def __call__(self, ids, logits):
         # ids: [rows, 1 + tokens so far], logits: [rows, V] -> logits that leave argmax no choice
         if self.temperature == 0:
             return logits
-        probs = torch.softmax(logits.float() / self.temperature, -1)
+        logits = logits.double()  # in single precision the sum over 128k tokens is off, and need not even rise
+        probs = torch.softmax((logits - logits.amax(-1, keepdim=True)) / self.temperature, -1)
         if self.top_p < 1:
             ranked, order = probs.sort(descending=True)
             outside = ranked.cumsum(-1) - ranked >= self.top_p  # the token that crosses top_p is still inside
@@ -176,7 +178,7 @@ class InverseTransformSampling(LogitsProcessor):
 
 # Copied from beam.py
 class StopAt(StoppingCriteria):
-    """Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
+    r"""Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
 
     A set of token ids would miss a separator in two halves: ".\n" + "\n". generate()'s own stop_strings finds those but
     is built anew at each call, half a second with 128k tokens. Two look-ups in tables made once do the same.
@@ -194,14 +196,15 @@ class StopAt(StoppingCriteria):
         if length > 1:
             stopped |= self.first_half[ids[:, -2]] & self.second_half[ids[:, -1]]
         self.length = torch.where((self.length == 0) & stopped, length, self.length)
-        return stopped
+        return stopped  # generate() itself remembers which rows had stopped before
 
 
 # Copied from beam.py
 def text_ends(policy):
-    """The same where only the end of text counts."""
+    """The tables of step_ends() if only the end of text counts."""
     none = torch.zeros(policy.config.vocab_size, dtype=torch.bool, device=policy.device)
-    return none.index_fill(0, torch.tensor(policy.generation_config.eos_token_id, device=none.device), True), none.clone(), none.clone()
+    eos = torch.tensor(policy.generation_config.eos_token_id, device=policy.device)
+    return none.index_fill(0, eos, True), none, none
 
 
 # Copied from beam.py

@@ -6,7 +6,7 @@ RLHFlow/Llama3.1-8B-PRM-Deepseek-Data (https://github.com/RLHFlow/RLHF-Reward-Mo
     user: {question} {step 1}   assistant: +   user: {step 2}   assistant: +   user: {step 3} ...
 
 A step's score is P("+") against P("-") at the place where the model's next answer is due. The answers fed back are all
-"+", right or not: that is how these models are used, and it makes the scores of a prefix independent of what follows.
+"+", right or not: that is how these models are used, and it lets one pass over a solution score all of its steps.
 """
 
 import torch
@@ -42,6 +42,8 @@ class PlusMinusPRM:
 
     def __init__(self, model, tokenizer):
         """Raises ValueError if the tokenizer writes "+" or "-" as several tokens, or joins tokens over a turn's edge."""
+        if model.config._attn_implementation != "sdpa":  # others read a mask of truth values as numbers, without a word
+            raise ValueError('load the PRM with attn_implementation="sdpa"')
         self.model, self.tokenizer = model, tokenizer
         opening, reply, next_turn = dialogue_pieces(tokenizer)
         self.opening, self.reply, self.next_turn = opening, self._encode(reply), self._encode(next_turn)
@@ -73,7 +75,7 @@ class PlusMinusPRM:
     def start(self, problem: str):
         """Forget everything and read a new problem."""
         prefix = torch.tensor([self._encode(self.opening + problem.strip())], device=self.model.device)
-        self.cache = DynamicCache(config=self.model.config)
+        self.cache = DynamicCache()
         self.model.base_model(prefix, past_key_values=self.cache, use_cache=True)
         self.mask = torch.ones_like(prefix)  # [rows, T]: 1 on the prefix that all siblings of a row share
         self.child = prefix[:, :0]  # [rows, L]: the child that each slot behind the prefix belongs to, -1 none
@@ -82,10 +84,10 @@ class PlusMinusPRM:
 
     @torch.inference_mode()
     def score(self, parents: list[int], texts: list[str]) -> list[list[float]]:
-        """Read children: child i continues parents[i] by texts[i]. Returns a score in [0, 1] for each step in the text.
+        r"""Read children: child i continues parents[i] by texts[i]. Returns a score in [0, 1] for each step in the text.
 
-        Steps are separated by "\\n\\n" and stripped, as in the models' training data; what is empty then is no step and
-        has no score.
+        Steps are separated by "\n\n" and stripped, as in the models' training data; what is empty then is no step and
+        has no score. A step beyond the PRM's context has the score NaN.
         """
         segments, ends, turns = [], [], []  # of each child: its tokens, where in them scores are due, its steps in all
         for parent, text in zip(parents, texts):
@@ -116,13 +118,16 @@ class PlusMinusPRM:
             # A token sees its parent's whole prefix and, behind it, what its own child wrote before it.
             own = (child[:, :, None] == child[:, None, :]) & torch.ones(L, L, dtype=torch.bool, device=child.device).tril()
             seen = torch.cat([self.mask.bool()[:, None, :].expand(-1, L, -1), own], 2)  # [rows, L, T + L]
+            position += self.mask.sum(1, keepdim=True)
             hidden = self.model.base_model(
-                ids, attention_mask=seen[:, None], position_ids=self.mask.sum(1, keepdim=True) + position,
-                past_key_values=self.cache, use_cache=True,
+                ids, attention_mask=seen[:, None], position_ids=position, past_key_values=self.cache, use_cache=True
             ).last_hidden_state
-            scores = torch.sigmoid(hidden.float() @ self.direction).tolist()  # [rows, L]
+            due = torch.tensor([(row[c], start[c] + end) for c, at in enumerate(ends) for end in at], device=child.device).T
+            scores = torch.sigmoid(hidden[due[0], due[1]].float() @ self.direction)
+            scores[position[due[0], due[1]] >= self.model.config.max_position_embeddings] = torch.nan
+        scores = iter(scores.tolist() if L > 0 else [])
         self.child, self.row, self.turns = child, torch.tensor(row, device=child.device), turns
-        return [[scores[row[c]][start[c] + end] for end in ends[c]] for c in range(len(parents))]
+        return [[next(scores) for _ in at] for at in ends]
 
     def peek(self, texts: list[str]) -> list[list[float]]:
         """Scores of texts[i] behind child i, for every child of the last call, which the next call knows nothing of."""

@@ -1,5 +1,6 @@
 """The PRM's incremental scores against a plain reading of whole dialogues."""
 
+import math
 import random
 
 import pytest
@@ -88,6 +89,17 @@ def test_a_score_does_not_depend_on_its_siblings(pair):
     prm.start(PROBLEM)
     crowd = prm.score([0] * 40, [WRONG[0]] * 39 + [STEPS[0]])[-1]  # several rows of packed siblings
     assert crowd == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_step_beyond_the_context_has_no_score(pair, monkeypatch):
+    prm = pair[2]
+    prm.start(PROBLEM)
+    whole = prm.score([0], ["".join(STEPS)])[0]
+    room = len(chat.encode(prm.tokenizer, prm.opening + PROBLEM)) + len(prm._turn(STEPS[0].strip(), first=True))
+    monkeypatch.setattr(prm.model.config, "max_position_embeddings", room)
+    prm.start(PROBLEM)
+    short = prm.score([0], ["".join(STEPS)])[0]
+    assert short[0] == whole[0] and all(math.isnan(score) for score in short[1:])
 
 
 def test_pack_keeps_families_together_and_rows_short():

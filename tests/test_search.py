@@ -294,6 +294,31 @@ def test_a_score_that_is_no_number_never_wins(search):
             assert search(function, ["abcc", "dddd"], scores, n=4, **settings)[3].children[1] == ["bd"] * 4
 
 
+def test_worth():
+    assert beam.worth([0.9, 0.2], min) == 0.2 and beam.worth([0.5, 0.5], math.prod) == 0.25
+    for bad in (math.nan, math.inf):  # min() and max() pass over a NaN as they please
+        assert beam.worth([0.9, bad], min) == beam.worth([bad, 0.9], min) == -math.inf
+    assert beam.worth([], min) == -math.inf
+
+
+def test_a_blank_step_never_wins_by_its_parents_score(pair):
+    """Parent .9, its one real continuation .8: a blank step beside it must not be taken for .9."""
+    policy = bigram_policy(pair[1], LETTERS)
+    parent = beam.Node(scores=[0.9])
+    blank, real = pair[1].convert_tokens_to_ids(["ĊĊ", "a"])
+    children = [beam.grow(policy, SEARCH["reduce"], 0, parent, tokens, scores, 9) for tokens, scores in [([blank], []), ([real, blank], [0.8])]]
+    assert max(children, key=lambda child: child.value) is children[1]
+    end = beam.grow(policy, SEARCH["reduce"], 0, parent, [pair[1].eos_token_id], [], 9)  # but an end needs no step of its own
+    assert end.finished and end.value == 0.9
+
+
+def test_a_step_that_was_cut_does_not_end_a_subtree_that_can_go_on(search):
+    """Of five tokens a takes two, and c the other three: it is cut, and aa, which scores less, goes on while it can."""
+    scores = {"a": 0.5, "ac": 0.9, "aa": 0.4, "aad": 0.6}
+    paths, values, *_ = search(dvts.dvts, ["aa", "ca", "dd"], scores, n=2, beam_width=2, max_new_tokens=5)
+    assert paths == ["aad", "aad"] and values == [0.6, 0.6]
+
+
 @pytest.mark.parametrize("script, name, extra", [
     (dvts, "dvts", dict(beam_width=4)),
     (beam, "beam_search", dict(beam_width=4, lookahead=0)),
