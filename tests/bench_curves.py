@@ -1,0 +1,237 @@
+"""All five strategies on the bundled pair: accuracy against n and against FLOPs, and how good the pair is.
+
+    pip install matplotlib==3.11.2        # for the picture only
+    python tests/bench_curves.py          # about an hour on 2 CPU cores; give the command again and it goes on
+
+Runs the scripts themselves (n = 4, 16, 64; seeds 0, 1, 2; the first 200 problems), each into a file of its own in
+runs/curves, and writes results/curves.md and results/curves.png. Majority voting and best-of-N run at the largest n
+only: what they would give at a smaller n is the mean over random subsets of their samples.
+
+Error bars and +- are one standard error over problems (of a problem's mean over seeds), which is what another set of
+200 problems would change; differences between strategies on these same problems are surer than the bars suggest.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from common import grading
+from tiny import task
+
+TREES = ["beam", "dvts", "rebase"]
+SUBSETS = 20  # random subsets of the samples of one problem and seed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--limit", type=int, default=200, help="problems (default: 200)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="scripts at a time, one thread each (default: cores)")
+    parser.add_argument("--report-only", action="store_true", help="run nothing, report on what is there")
+    args = parser.parse_args()
+
+    top = max(args.n)
+    jobs = [("best_of_n", top, seed) for seed in args.seeds]
+    jobs += [(script, n, seed) for n in sorted(args.n) for script in ("dvts", "beam", "rebase") for seed in args.seeds]
+    jobs += [("majority", top, seed) for seed in args.seeds] + [("greedy", 1, 0)]
+    if not args.report_only:
+        jobs.sort(key=lambda job: (job[2], job[1] != top))  # one seed after the other, so that a broken run can be read
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(lambda job: run(*job, args.limit), jobs))
+    results = {job: read(*job, args.limit) for job in jobs if path(*job).exists()}
+    report(results, args)
+
+
+def path(script, n, seed) -> Path:
+    return ROOT / f"runs/curves/{script}-n{n}-seed{seed}.jsonl"
+
+
+def run(script, n, seed, limit):
+    flags = ["--temperature", "0"] if script == "greedy" else []
+    command = [sys.executable, "majority.py" if script == "greedy" else f"{script}.py", "--n", str(n), "--seed", str(seed),
+               "--limit", str(limit), "--output", str(path(script, n, seed).relative_to(ROOT)), *flags]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    print(f"{' '.join(command[1:])}: {'done' if done.returncode == 0 else done.stderr}", flush=True)
+
+
+def read(script, n, seed, limit) -> list[dict]:
+    lines = path(script, n, seed).read_text().splitlines()
+    return [json.loads(line) for line in lines[1:limit + 1]]
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def by_problem(rows_of_seeds, value) -> tuple[float, float]:
+    """Mean of value(row) and its standard error over problems, seeds averaged first."""
+    values = defaultdict(list)
+    for rows in rows_of_seeds:
+        for row in rows:
+            values[row["id"]].append(value(row))
+    means = [mean(v) for v in values.values()]
+    return mean(means), stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+
+
+def subset_accuracy(row, n, rule) -> float:
+    """Share of random subsets of n of the row's completions whose choice under `rule` is right."""
+    if "judged" not in row:  # canonical forms once, not once a subset
+        gold = grading.canonical_form(row["answer"])
+        row["judged"] = [
+            (key := grading.canonical_form(c["answer"]) if c["finished"] and c["answer"] else None, key == gold,
+             c["scores"][-1] if c["scores"] else 1.0) for c in row["completions"]
+        ]
+    rng, right = random.Random(f"{row['id']} {n}"), 0
+    for _ in range(SUBSETS):
+        votes, truth = defaultdict(float), {}
+        for key, correct, score in rng.sample(row["judged"], n):
+            if key is not None:
+                weight = {"majority": 1.0, "weighted": score, "best": 0.0}[rule]
+                votes[key] = max(votes[key], score) if rule == "best" else votes[key] + weight
+                truth[key] = correct
+        right += bool(votes) and truth[max(votes, key=votes.get)]
+    return right / SUBSETS
+
+
+def coverage(row, k) -> float:
+    """Unbiased pass@k from the row's n completions (Chen et al. 2021, equation 1)."""
+    n = len(row["completions"])
+    gold = grading.canonical_form(row["answer"])
+    right = sum(c["finished"] and bool(c["answer"]) and grading.canonical_form(c["answer"]) == gold for c in row["completions"])
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def step_scores(rows_of_seeds) -> tuple[list[float], list[float]]:
+    """PRM scores of right and of wrong steps in solutions that the policy sampled."""
+    from tiny.train import test_problems
+
+    problems, right, wrong = {problem.text: problem for problem in test_problems(0)}, [], []
+    for rows in rows_of_seeds:
+        for row in rows:
+            for completion in row["completions"]:
+                steps = [step for step in completion["text"].split("\n\n") if step.strip()]
+                for label, score in zip(task.label_steps(problems[row["problem"]], steps), completion["scores"], strict=True):
+                    (right if label else wrong).append(score)
+    return right, wrong
+
+
+def auc(right, wrong) -> float:
+    """Probability that a right step scores above a wrong one (Mann-Whitney), ties counting half."""
+    ranked, rank_sum, i = sorted([(s, 1) for s in right] + [(s, 0) for s in wrong]), 0.0, 0
+    while i < len(ranked):
+        j = i
+        while j < len(ranked) and ranked[j][0] == ranked[i][0]:
+            j += 1
+        rank_sum += (i + j + 1) / 2 * sum(label for _, label in ranked[i:j])
+        i = j
+    return (rank_sum - len(right) * (len(right) + 1) / 2) / (len(right) * len(wrong))
+
+
+def cost(rows_of_seeds, share=1.0) -> dict[str, float]:
+    rows = [row for rows in rows_of_seeds for row in rows]
+    return {key: share * mean(row["usage"][key] for row in rows) for key in rows[0]["usage"]}
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def report(results, args):
+    top = max(args.n)
+    seeds_of = lambda script, n: [results[script, n, seed] for seed in args.seeds if (script, n, seed) in results]
+    curves = defaultdict(list)  # name -> [(n, FLOPs, accuracy, standard error, cost)]
+    sampled = seeds_of("best_of_n", top)
+    powers = [2 ** i for i in range(int(math.log2(top)) + 1)]
+    for name, script, rule in [("majority", "majority", "majority"), ("best-of-N, best", "best_of_n", "best"), ("best-of-N, weighted", "best_of_n", "weighted")]:
+        rows = seeds_of(script, top)
+        for n in powers if rows else []:
+            spent = cost(rows, n / top)
+            curves[name].append((n, spent["flops"], *by_problem(rows, lambda row: subset_accuracy(row, n, rule)), spent))
+    for script in TREES:
+        for n in sorted(args.n):
+            if rows := seeds_of(script, n):
+                spent = cost(rows)
+                for rule in ("best", "weighted"):
+                    curves[f"{script}, {rule}"].append((n, spent["flops"], *by_problem(rows, lambda row: row["correct"][rule]), spent))
+
+    commit = json.loads(path("best_of_n", top, args.seeds[0]).open().readline())["run"]["commit"]
+    count = len({row["id"] for row in sampled[0]})
+    lines = [
+        "# Accuracy against n and FLOPs on the bundled pair", "",
+        f"`python {' '.join([os.path.relpath(sys.argv[0], ROOT), *[a for a in sys.argv[1:] if a != '--report-only']])}` at commit {commit}",
+        f"({count} problems, seeds {', '.join(map(str, args.seeds))}, temperature 0.8, M = 4; CPU, float32). "
+        "+- is one standard error over problems.", "",
+        "![accuracy against n and against FLOPs](curves.png)", "",
+        "Accuracy in percent:", "",
+        "| | " + " | ".join(f"n = {n}" for n in powers) + " |", "|---|" + "---:|" * len(powers),
+    ]
+    for name, points in curves.items():
+        at = {n: f"{100 * a:.1f} ± {100 * e:.1f}" for n, _, a, e, _ in points}
+        lines.append(f"| {name} | " + " | ".join(at.get(n, "") for n in powers) + " |")
+    lines.append("| coverage (pass@n) | " + " | ".join(f"{100 * by_problem(sampled, lambda row: coverage(row, n))[0]:.1f}" for n in powers) + " |")
+    lines += ["", "A problem's cost (of majority and best-of-N at n < 64: in proportion):", "",
+              "| | n | GFLOP | tokens sampled | through the policy | through the PRM | seconds |", "|---|---:|---:|---:|---:|---:|---:|"]
+    for name, points in curves.items():
+        if not name.endswith(", best"):
+            for n, flops, _, _, c in points:
+                if n in args.n:
+                    lines.append(f"| {name.split(',')[0]} | {n} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['seconds']:.2f} |")
+
+    right, wrong = step_scores(sampled)
+    lines += ["", "The pair:", ""]
+    lines.append(f"- PRM on {len(right) + len(wrong):,} sampled steps: AUC {auc(right, wrong):.4f}; at a threshold of 0.5 it passes "
+                 f"{100 * mean(s > 0.5 for s in right):.1f} % of right steps and stops {100 * mean(s <= 0.5 for s in wrong):.1f} % of wrong ones.")
+    if greedy := results.get(("greedy", 1, 0)):
+        lines.append(f"- Greedy decoding: {100 * mean(row['correct']['majority'] for row in greedy):.1f} %.")
+    levels = [f"level {level} {100 * by_problem([[r for r in rows if r['level'] == level] for rows in sampled], lambda row: coverage(row, 1))[0]:.0f}" for level in range(1, 6)]
+    lines.append(f"- pass@1 by level, percent: {', '.join(levels)}.")
+    (ROOT / "results").mkdir(exist_ok=True)
+    (ROOT / "results/curves.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    draw(curves, results.get(("greedy", 1, 0)), ROOT / "results/curves.png")
+
+
+STYLE = {  # colours that also differ for the colour-blind (Okabe and Ito 2008)
+    "majority": ("majority vote", "#7f7f7f", "s", "--"), "best-of-N, weighted": ("best-of-N, weighted", "#E69F00", "D", "--"),
+    "beam, weighted": ("beam search", "#56B4E9", "^", "-"), "dvts, weighted": ("DVTS", "#D55E00", "o", "-"),
+    "rebase, weighted": ("REBASE", "#009E73", "v", "-"),
+}
+
+
+def draw(curves, greedy, file):
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+    for axis, column, label in [(axes[0], 0, "n, samples or beams"), (axes[1], 1, "FLOPs a problem, policy and PRM")]:
+        for i, (name, (title, color, marker, line)) in enumerate(STYLE.items()):
+            if points := curves.get(name):
+                x = [point[column] * (0.97 + 0.015 * i if column == 0 else 1) for point in points]  # bars side by side
+                axis.errorbar(x, [100 * p[2] for p in points], [100 * p[3] for p in points], label=title, color=color, marker=marker,
+                              linestyle=line, markersize=6, linewidth=1.8, elinewidth=1, capsize=2)
+        if greedy:
+            axis.axhline(100 * mean(row["correct"]["majority"] for row in greedy), color="black", linewidth=1, linestyle=":", label="greedy decoding")
+        axis.set_xscale("log", base=2 if column == 0 else 10)
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
+    axes[0].set_ylabel("right answers, %")
+    axes[0].legend(frameon=False, loc="lower right")
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
