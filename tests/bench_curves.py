@@ -5,7 +5,8 @@
 
 Runs the scripts themselves (n = 4, 16, 64; seeds 0, 1, 2; the first 200 problems), each into a file of its own in
 runs/curves, and writes results/curves.md and results/curves.png. Majority voting and best-of-N run at the largest n
-only: what they would give at a smaller n is the mean over random subsets of their samples.
+only: what they would give at a smaller n is the mean over random subsets of their samples. Both draw the same samples
+from the same seed (which is checked on the first), so majority.py runs for one seed, to learn its cost.
 
 Error bars and +- are one standard error over problems (of a problem's mean over seeds), which is what another set of
 200 problems would change; differences between strategies on these same problems are surer than the bars suggest.
@@ -45,9 +46,10 @@ def main():
     top = max(args.n)
     jobs = [("best_of_n", top, seed) for seed in args.seeds]
     jobs += [(script, n, seed) for n in sorted(args.n) for script in ("dvts", "beam", "rebase") for seed in args.seeds]
-    jobs += [("majority", top, seed) for seed in args.seeds] + [("greedy", 1, 0)]
+    jobs += [("majority", top, args.seeds[0]), ("greedy", 1, 0)]
     if not args.report_only:
-        jobs.sort(key=lambda job: (job[2], job[1] != top))  # one seed after the other, so that a broken run can be read
+        # The comparison that matters most first, then seed by seed, so that a run that is broken off can be reported on.
+        jobs.sort(key=lambda job: (job[0] not in ("best_of_n", "dvts") or min(args.n) < job[1] < top, job[2], job[0] in TREES))
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda job: run(*job, args.limit), jobs))
     results = {job: read(*job, args.limit) for job in jobs if path(*job).exists()}
@@ -150,20 +152,23 @@ def cost(rows_of_seeds, share=1.0) -> dict[str, float]:
 def report(results, args):
     top = max(args.n)
     seeds_of = lambda script, n: [results[script, n, seed] for seed in args.seeds if (script, n, seed) in results]
-    curves = defaultdict(list)  # name -> [(n, FLOPs, accuracy, standard error, cost)]
+    curves = defaultdict(list)  # name -> [(n, FLOPs, accuracy, standard error, cost, seeds)]
     sampled = seeds_of("best_of_n", top)
     powers = [2 ** i for i in range(int(math.log2(top)) + 1)]
-    for name, script, rule in [("majority", "majority", "majority"), ("best-of-N, best", "best_of_n", "best"), ("best-of-N, weighted", "best_of_n", "weighted")]:
-        rows = seeds_of(script, top)
-        for n in powers if rows else []:
-            spent = cost(rows, n / top)
-            curves[name].append((n, spent["flops"], *by_problem(rows, lambda row: subset_accuracy(row, n, rule)), spent))
+    votes = seeds_of("majority", top)
+    for row, twin in zip(votes[0], sampled[0]):
+        assert [c["text"] for c in row["completions"]] == [c["text"] for c in twin["completions"]], "not the same samples"
+    for name, rule, paid in [("majority", "majority", votes), ("best-of-N, best", "best", sampled), ("best-of-N, weighted", "weighted", sampled)]:
+        for n in powers:
+            spent = cost(paid, n / top)
+            accuracy = by_problem(sampled, lambda row: subset_accuracy(row, n, rule))
+            curves[name].append((n, spent["flops"], *accuracy, spent, len(sampled)))
     for script in TREES:
         for n in sorted(args.n):
             if rows := seeds_of(script, n):
                 spent = cost(rows)
                 for rule in ("best", "weighted"):
-                    curves[f"{script}, {rule}"].append((n, spent["flops"], *by_problem(rows, lambda row: row["correct"][rule]), spent))
+                    curves[f"{script}, {rule}"].append((n, spent["flops"], *by_problem(rows, lambda row: row["correct"][rule]), spent, len(rows)))
 
     commit = json.loads(path("best_of_n", top, args.seeds[0]).open().readline())["run"]["commit"]
     count = len({row["id"] for row in sampled[0]})
@@ -181,12 +186,12 @@ def report(results, args):
         lines.append(f"| {name} | " + " | ".join(at.get(n, "") for n in powers) + " |")
     lines.append("| coverage (pass@n) | " + " | ".join(f"{100 * by_problem(sampled, lambda row: coverage(row, n))[0]:.1f}" for n in powers) + " |")
     lines += ["", "A problem's cost (of majority and best-of-N at n < 64: in proportion):", "",
-              "| | n | GFLOP | tokens sampled | through the policy | through the PRM | seconds |", "|---|---:|---:|---:|---:|---:|---:|"]
+              "| | n | seeds | GFLOP | tokens sampled | through the policy | through the PRM | seconds |", "|---|---:|---:|---:|---:|---:|---:|---:|"]
     for name, points in curves.items():
         if not name.endswith(", best"):
-            for n, flops, _, _, c in points:
+            for n, flops, _, _, c, seeds in points:
                 if n in args.n:
-                    lines.append(f"| {name.split(',')[0]} | {n} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['seconds']:.2f} |")
+                    lines.append(f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['seconds']:.2f} |")
 
     right, wrong = step_scores(sampled)
     lines += ["", "The pair:", ""]

