@@ -34,10 +34,11 @@ from functools import lru_cache
 import mpmath
 
 MAX_CHARS = 400              # longer answers are compared as text; the longest of MATH-500 has 56
-MAX_DEPTH = 30               # brackets within brackets: the parser is recursive
-MAX_BITS = 50_000            # of any number on the way; 9^{9^9} is compared as text
+MAX_DEPTH = 30               # brackets within brackets: the parser is recursive, and Python's stack finite
+MAX_BITS = 50_000            # of any number on the way
+EXACT_BITS = 2200            # of a number in a key: 2^{2024} is one, 9^{9^9} and 10^{1000} are compared as text
 MP = mpmath.MPContext()      # a private context: the precision of the shared one is anyone's to change
-MP.dps, KEPT = 700, 60       # digits computed, and kept in a key (of rationals, all: 2^{2024} has 610)
+MP.dps, KEPT = 700, 60       # digits computed, and digits kept in a key of what is irrational
 TINY = MP.mpf(10) ** -650    # more than rounding leaves of a sum that is zero
 LOCK = threading.Lock()      # the parser's grammar keeps a cache that all threads share
 
@@ -496,12 +497,15 @@ def _digits(z) -> Hashable:
     """A number as part of a key: exact if rational, else in digits; if complex, in two parts."""
     if isinstance(z, MP.mpc):
         return (_digits(_zeroed(z.real, abs(z))), _digits(z.imag))
+    if z != 0 and abs(MP.mag(z)) > EXACT_BITS:            # its last digits are lost
+        raise Unreadable
     return ratio if (ratio := _rational(z)) is not None else MP.nstr(z, KEPT)
 
 
 def _rational(z) -> Fraction | None:
     """The rational number that z is but for rounding, if it is one."""
-    if isinstance(z, MP.mpf) and (z == 0 or abs(MP.mag(z)) < 2200):
-        exact = Fraction(*map(int, mpmath.libmp.to_rational(z._mpf_)))
-        guess = exact.limit_denominator(10 ** KEPT)
-        return guess if abs(exact - guess) * 10 ** 600 <= max(1, abs(guess)) else None
+    if not isinstance(z, MP.mpf) or z != 0 and abs(MP.mag(z)) > EXACT_BITS:
+        return None
+    exact = Fraction(*map(int, mpmath.libmp.to_rational(z._mpf_)))
+    guess = exact.limit_denominator(10 ** KEPT)
+    return guess if abs(exact - guess) <= min(abs(exact) / 10 ** 650, Fraction(1, 10 ** 200)) else None
