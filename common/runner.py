@@ -341,7 +341,8 @@ def judge(problem, completions, reduction):
         predictions["weighted"] = grading.weighted([answer for _, answer in scored], [score for score, _ in scored])
     correct = {rule: answer is not None and grading.is_correct(answer, problem["answer"])
                for rule, answer in predictions.items() if problem["answer"] is not None}
-    return {**problem, "completions": completions, "predictions": predictions, "correct": correct}
+    finished = sum(completion["finished"] for completion in completions)  # of the n asked for
+    return {**problem, "finished": finished, "completions": completions, "predictions": predictions, "correct": correct}
 
 
 def attempt(args, solve, meters, problem, on_step):

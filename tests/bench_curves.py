@@ -182,7 +182,7 @@ def report(results, args):
         "| | " + " | ".join(f"n = {n}" for n in powers) + " |", "|---|" + "---:|" * len(powers),
     ]
     for name, points in curves.items():
-        at = {n: f"{100 * a:.1f} ± {100 * e:.1f}" for n, _, a, e, _ in points}
+        at = {n: f"{100 * a:.1f} ± {100 * e:.1f}" for n, _, a, e, *_ in points}
         lines.append(f"| {name} | " + " | ".join(at.get(n, "") for n in powers) + " |")
     lines.append("| coverage (pass@n) | " + " | ".join(f"{100 * by_problem(sampled, lambda row: coverage(row, n))[0]:.1f}" for n in powers) + " |")
     lines += ["", "A problem's cost (of majority and best-of-N at n < 64: in proportion):", "",

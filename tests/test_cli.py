@@ -53,7 +53,7 @@ def test_the_result_file(script, tmp_path):
     for row in rows:
         assert {"id", "problem", "answer", "level", "completions", "predictions", "correct", "usage"} <= set(row)
         assert set(row["predictions"]) == set(row["correct"]) == ({"majority", "best", "weighted"} if scored else {"majority"})
-        assert 1 <= len(row["completions"]) <= 8
+        assert 1 <= len(row["completions"]) <= 8 and row["finished"] == sum(c["finished"] for c in row["completions"])
         for completion in row["completions"]:
             steps = [step for step in completion["text"].split("\n\n") if step.strip()]
             assert len(completion["scores"]) == (len(steps) if scored else 0)

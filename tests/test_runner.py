@@ -151,7 +151,7 @@ def test_file_of_a_run(folder, unbroken):
     assert run["versions"]["transformers"] and run["device"] == "cpu" and "commit" in run
     assert [row["id"] for row in rows] == [f"p{i}" for i in range(12)]
     row = rows[4]
-    assert list(row) == ["id", "problem", "answer", "level", "completions", "predictions", "correct", "usage"]
+    assert list(row) == ["id", "problem", "answer", "level", "finished", "completions", "predictions", "correct", "usage"]
     assert row["answer"] == "1" and row["level"] == 2 and len(row["completions"]) == 4
     assert set(row["completions"][0]) == {"text", "answer", "scores", "tokens", "finished"}
     assert list(row["predictions"]) == list(row["correct"]) == ["majority", "best", "weighted"]
