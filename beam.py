@@ -12,7 +12,9 @@ early favourite. DVTS (dvts.py) searches in independent subtrees to avoid that.
 
 Snell et al. 2024, "Scaling LLM Test-Time Compute Optimally can be More Effective than Scaling Model Parameters",
 section 5.2 (https://arxiv.org/abs/2408.03314). Here a solution that is finished leaves the beam, whatever its score, and
-so frees a place for one that is not; the scores decide at the end which N are returned.
+so frees a place for one that is not; the scores decide at the end which N are returned. An unfinished step that was
+written twice is kept twice if it is good enough: its continuations differ. Merging such beams, tried here, fills their
+places with worse ones and lost up to twelve points to best-of-N.
 
     python beam.py --n 16                              # a problem set: a table of accuracy and cost
     python beam.py --n 16 --problem "What is 7 * 8?"   # one question
@@ -81,7 +83,8 @@ def beam_search(policy, tokenizer, prm, problem, generator, *,
     rows = prefill(policy, encode_prompt(tokenizer, problem))
     room = min(max_new_tokens, policy.config.max_position_embeddings - rows.mask.shape[1] - 1)
     prm.start(problem)
-    beams, ended, sampled = [Node()] * len(widths), [], 0  # all start at the question
+    beams, sampled = [Node()] * len(widths), 0  # all start at the question
+    ended = {}  # tokens -> Node: a solution found twice has one vote
 
     for step in range(1, max_steps + 1):
         parents = [beam for beam, width in zip(beams, widths) for _ in range(width)]
@@ -99,15 +102,14 @@ def beam_search(policy, tokenizer, prm, problem, generator, *,
             beyond = prm.peek(look_ahead(policy, tokenizer, rows, children, room, lookahead))
             for child, ahead in zip(children, beyond):
                 child.value = worth(child.scores + ahead, reduce)
-        # A step written twice is one solution found twice: its copy would take a place and vote again.
-        children = list({tuple(child.tokens): child for child in reversed(children)}.values())[::-1]
-        children.sort(key=lambda child: child.value, reverse=True)
-        ended += [child for child in children if child.finished or child.cut]
-        beams = [child for child in children if not (child.finished or child.cut)][:len(widths)]
-        if not beams or sum(node.finished for node in ended) >= n:
+        for child in children:
+            if child.finished or child.cut:
+                ended.setdefault(tuple(child.tokens), child)
+        alive = [child for child in children if not (child.finished or child.cut)]
+        beams = sorted(alive, key=lambda child: child.value, reverse=True)[:len(widths)]
+        if not beams or sum(node.finished for node in ended.values()) >= n:
             break
-    ended.sort(key=lambda node: (node.finished, node.value), reverse=True)
-    return ended[:n], sampled
+    return sorted(ended.values(), key=lambda node: (node.finished, node.value), reverse=True)[:n], sampled
 
 
 def share(n: int, parts: int) -> list[int]:

@@ -53,6 +53,7 @@ def main():
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda job: run(*job, args.limit), jobs))
     results = {job: read(*job, args.limit) for job in jobs if path(*job).exists()}
+    results = {job: rows for job, rows in results.items() if len(rows) == args.limit}  # whole runs only
     report(results, args)
 
 
@@ -85,6 +86,17 @@ def by_problem(rows_of_seeds, value) -> tuple[float, float]:
             values[row["id"]].append(value(row))
     means = [mean(v) for v in values.values()]
     return mean(means), stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+
+
+def difference(rows_a, value_a, rows_b, value_b) -> tuple[float, float]:
+    """Mean of value_a - value_b, paired by problem, and its standard error."""
+    a, b = defaultdict(list), defaultdict(list)
+    for into, rows_of_seeds, value in [(a, rows_a, value_a), (b, rows_b, value_b)]:
+        for rows in rows_of_seeds:
+            for row in rows:
+                into[row["id"]].append(value(row))
+    differences = [mean(a[key]) - mean(b[key]) for key in a]
+    return mean(differences), stdev(differences) / math.sqrt(len(differences))
 
 
 def subset_accuracy(row, n, rule) -> float:
@@ -170,7 +182,10 @@ def report(results, args):
                 for rule in ("best", "weighted"):
                     curves[f"{script}, {rule}"].append((n, spent["flops"], *by_problem(rows, lambda row: row["correct"][rule]), spent, len(rows)))
 
-    commit = json.loads(path("best_of_n", top, args.seeds[0]).open().readline())["run"]["commit"]
+    commits = defaultdict(set)  # of the scripts' runs
+    for script, n, seed in results:
+        commits[json.loads(path(script, n, seed).open().readline())["run"]["commit"][:12]].add(script.replace("greedy", "majority") + ".py")
+    commit = "; ".join(f"{commit} ({', '.join(sorted(scripts))})" for commit, scripts in commits.items())
     count = len({row["id"] for row in sampled[0]})
     lines = [
         "# Accuracy against n and FLOPs on the bundled pair", "",
@@ -192,6 +207,20 @@ def report(results, args):
             for n, flops, _, _, c, seeds in points:
                 if n in args.n:
                     lines.append(f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['seconds']:.2f} |")
+
+    low, middle = min(args.n), sorted(args.n)[len(args.n) // 2]
+    vote = lambda rule, n: (sampled, lambda row: subset_accuracy(row, n, rule))
+    tree = lambda script, n: (seeds_of(script, n), lambda row: row["correct"]["weighted"])
+    pairs = [(f"majority@{top} - majority@{middle}", vote("majority", top), vote("majority", middle)),
+             (f"weighted best-of-N@{top} - majority@{top}", vote("weighted", top), vote("majority", top))]
+    for script in TREES:
+        for n in sorted(args.n):
+            pairs.append((f"{script}@{n} - weighted best-of-N@{n}", tree(script, n), vote("weighted", n)))
+            if seeds_of(script, n):  # and against as many samples as cost the same
+                same = max(1, round(top * cost(seeds_of(script, n))["flops"] / cost(sampled)["flops"]))
+                pairs.append((f"{script}@{n} - weighted best-of-N@{same}, of equal cost", tree(script, n), vote("weighted", same)))
+    lines += ["", "Differences on the same problems, in points:", "", "| | difference |", "|---|---:|"]
+    lines += [f"| {name} | {100 * d:+.1f} ± {100 * e:.1f} |" for name, a, b in pairs if a[0] for d, e in [difference(*a, *b)]]
 
     right, wrong = step_scores(sampled)
     lines += ["", "The pair:", ""]

@@ -96,16 +96,17 @@ def search(pair, monkeypatch):
 
 def test_beam_search_by_hand(search):
     paths, values, sampled, prm = search(
-        beam.beam_search, ["abcd", "bdaa", "dddc"],
+        beam.beam_search, ["abcd", "bdaa", "dddc", "db"],
         {"a": 0.9, "b": 0.2, "c": 0.7, "d": 0.8,  # d has ended; a and c are kept
-         "ab": 0.3, "ad": 0.95, "ca": 0.6,  # ad has ended; ca came twice and is one; it is ahead of ab now
-         "cad": 0.5, "abd": 0.1, "abc": 0.99},  # with cad and abd four have ended, so that the best, abc, comes too late
+         "ab": 0.3, "ad": 0.95, "ca": 0.6,  # ad has ended; ca came twice, and both are ahead of ab
+         "cad": 0.5, "cac": 0.1,  # cad ended three times, but is one solution: three in all, and cac goes on alone
+         "cacd": 0.2, "cacb": 0.99},  # with cacd four have ended, so that the best, cacb, comes too late
         n=4, beam_width=2, lookahead=0,
     )
-    assert prm.parents == [[0, 0, 0, 0], [0, 0, 2, 2], [2, 2, 0, 0]]
-    assert prm.children == [["a", "b", "c", "d"], ["ab", "ad", "ca", "ca"], ["cad", "cad", "abd", "abc"]]
-    assert paths == ["ad", "d", "cad", "abd"] and values == [0.95, 0.8, 0.5, 0.1]
-    assert sampled == 9 + 8 + 9  # c takes three tokens, all others two
+    assert prm.parents == [[0, 0, 0, 0], [0, 0, 2, 2], [2, 2, 3, 3], [3, 3]]
+    assert prm.children == [["a", "b", "c", "d"], ["ab", "ad", "ca", "ca"], ["cad", "cad", "cad", "cac"], ["cacd", "cacb"]]
+    assert paths == ["ad", "d", "cad", "cacd"] and values == [0.95, 0.8, 0.5, 0.2]
+    assert sampled == 9 + 8 + 9 + 4  # c takes three tokens, all others two
 
 
 def test_a_finished_beam_frees_its_place(search):
