@@ -78,25 +78,28 @@ def read(script, n, seed, limit) -> list[dict]:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def by_problem(rows_of_seeds, value) -> tuple[float, float]:
-    """Mean of value(row) and its standard error over problems, seeds averaged first."""
+def problem_means(rows_of_seeds, value) -> dict[str, float]:
+    """Problem id -> mean of value(row) over seeds."""
     values = defaultdict(list)
     for rows in rows_of_seeds:
         for row in rows:
             values[row["id"]].append(value(row))
-    means = [mean(v) for v in values.values()]
-    return mean(means), stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    return {key: mean(of_seeds) for key, of_seeds in values.items()}
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def by_problem(rows_of_seeds, value) -> tuple[float, float]:
+    """Mean of value(row) and its standard error over problems, seeds averaged first."""
+    return mean_and_error(list(problem_means(rows_of_seeds, value).values()))
 
 
 def difference(rows_a, value_a, rows_b, value_b) -> tuple[float, float]:
     """Mean of value_a - value_b, paired by problem, and its standard error."""
-    a, b = defaultdict(list), defaultdict(list)
-    for into, rows_of_seeds, value in [(a, rows_a, value_a), (b, rows_b, value_b)]:
-        for rows in rows_of_seeds:
-            for row in rows:
-                into[row["id"]].append(value(row))
-    differences = [mean(a[key]) - mean(b[key]) for key in a]
-    return mean(differences), stdev(differences) / math.sqrt(len(differences))
+    a, b = problem_means(rows_a, value_a), problem_means(rows_b, value_b)
+    return mean_and_error([a[key] - b[key] for key in a])
 
 
 def subset_accuracy(row, n, rule) -> float:
@@ -112,8 +115,7 @@ def subset_accuracy(row, n, rule) -> float:
         votes, truth = defaultdict(float), {}
         for key, correct, score in rng.sample(row["judged"], n):
             if key is not None:
-                weight = {"majority": 1.0, "weighted": score, "best": 0.0}[rule]
-                votes[key] = max(votes[key], score) if rule == "best" else votes[key] + weight
+                votes[key] = max(votes[key], score) if rule == "best" else votes[key] + (1.0 if rule == "majority" else score)
                 truth[key] = correct
         right += bool(votes) and truth[max(votes, key=votes.get)]
     return right / SUBSETS
@@ -129,13 +131,14 @@ def coverage(row, k) -> float:
 
 def step_scores(rows_of_seeds) -> tuple[list[float], list[float]]:
     """PRM scores of right and of wrong steps in solutions that the policy sampled."""
+    from common.prm import split_steps
     from tiny.train import test_problems
 
     problems, right, wrong = {problem.text: problem for problem in test_problems(0)}, [], []
     for rows in rows_of_seeds:
         for row in rows:
             for completion in row["completions"]:
-                steps = [step for step in completion["text"].split("\n\n") if step.strip()]
+                steps = split_steps(completion["text"])
                 for label, score in zip(task.label_steps(problems[row["problem"]], steps), completion["scores"], strict=True):
                     (right if label else wrong).append(score)
     return right, wrong
@@ -208,7 +211,7 @@ def report(results, args):
                 if n in args.n:
                     lines.append(f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['seconds']:.2f} |")
 
-    low, middle = min(args.n), sorted(args.n)[len(args.n) // 2]
+    middle = sorted(args.n)[len(args.n) // 2]
     vote = lambda rule, n: (sampled, lambda row: subset_accuracy(row, n, rule))
     tree = lambda script, n: (seeds_of(script, n), lambda row: row["correct"]["weighted"])
     pairs = [(f"majority@{top} - majority@{middle}", vote("majority", top), vote("majority", middle)),
