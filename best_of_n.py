@@ -45,7 +45,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from common.chat import encode_prompt
-from common.prm import PlusMinusPRM
+from common.prm import load_prm
 
 # In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens of the longest solution.
 
@@ -60,7 +60,7 @@ def best_of_n(policy, tokenizer, prm, problem, generator, *, n, temperature, top
     solutions = sample_solutions(
         policy, tokenizer, problem, generator, n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
     )
-    prm.start(problem)
+    prm.start([problem])
     return solutions, prm.score([0] * n, decode(tokenizer, solutions))
 
 
@@ -233,9 +233,10 @@ def decode(tokenizer, texts: list[list[int]]) -> list[str]:
 def main(args) -> int:
     runner.choose_models(args)
     device = runner.device()
-    policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm")
+    policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm", args.allow_pickle)
     policy, tokenizer = load_policy(policy_folder, four_bit=args.policy_4bit, device=device)
-    prm = PlusMinusPRM.load(prm_folder, four_bit=args.prm_4bit, device=device)
+    with runner.loading("--prm", args.prm):
+        prm = load_prm(prm_folder, family=args.prm_family, four_bit=args.prm_4bit, device=device, allow_pickle=args.allow_pickle)
 
     def solve(problem, generator, on_step):
         solutions, scores = best_of_n(

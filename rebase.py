@@ -52,7 +52,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from common.chat import encode_prompt
-from common.prm import PlusMinusPRM
+from common.prm import load_prm
 
 # In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens of the longest new step.
 
@@ -83,7 +83,7 @@ def rebase(policy, tokenizer, prm, problem, generator, *,
     """
     rows = prefill(policy, encode_prompt(tokenizer, problem))
     room = min(max_new_tokens, policy.config.max_position_embeddings - rows.mask.shape[1] - 1)
-    prm.start(problem)
+    prm.start([problem])
     frontier, leaves, sampled = [Node()], [], 0
 
     for step in range(1, max_steps + 1):
@@ -321,9 +321,10 @@ def decode(tokenizer, texts: list[list[int]]) -> list[str]:
 def main(args) -> int:
     runner.choose_models(args)
     device = runner.device()
-    policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm")
+    policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm", args.allow_pickle)
     policy, tokenizer = load_policy(policy_folder, four_bit=args.policy_4bit, device=device)
-    prm = PlusMinusPRM.load(prm_folder, four_bit=args.prm_4bit, device=device)
+    with runner.loading("--prm", args.prm):
+        prm = load_prm(prm_folder, family=args.prm_family, four_bit=args.prm_4bit, device=device, allow_pickle=args.allow_pickle)
 
     def solve(problem, generator, on_step):
         nodes, sampled = rebase(

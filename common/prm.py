@@ -1,24 +1,141 @@
-"""Process reward models: a score in [0, 1] for every step of a solution.
+r"""Process reward models (PRMs): a score in [0, 1] for every step of a solution. Steps are separated by "\n\n".
 
-One class so far, for models that judge a step by the "+" or "-" they would answer to it in a chat, such as
-RLHFlow/Llama3.1-8B-PRM-Deepseek-Data (https://github.com/RLHFlow/RLHF-Reward-Modeling, math-rm):
-
-    user: {question} {step 1}   assistant: +   user: {step 2}   assistant: +   user: {step 3} ...
-
-A step's score is P("+") against P("-") at the place where the model's next answer is due. The answers fed back are all
-"+", right or not: that is how these models are used, and it lets one pass over a solution score all of its steps.
+One class, PRM, reads: incrementally, siblings packed side by side behind their parent's cached prefix. What differs from
+model to model is a family: how a problem and a step become tokens, and what makes a score of a hidden state.
 """
 
+import json
+import re
+from itertools import accumulate
+from pathlib import Path
+
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer, BitsAndBytesConfig, DynamicCache
+from transformers.utils import logging
 
 from common import chat
 
 PACK_TOKENS = 512  # siblings share a row up to this length: beyond it, masked-out attention between them costs too much
 
 
+# --- families: token ids of opening(problem) and turn(step, number), and score(hidden) at a turn's last token: [n, h] -> [n] ---
+
+
+class RLHFlow:
+    """RLHFlow/Llama3.1-8B-PRM-Deepseek-Data and -Mistral-Data (https://github.com/RLHFlow/RLHF-Reward-Modeling, math-rm).
+
+        user: {question} {step 1}   assistant: +   user: {step 2}   assistant: +   user: {step 3} ...
+
+    A step's score is P("+") against P("-") where the model's next answer is due. The answers fed back are all "+", right
+    or not: that is how these models are used, and it lets one pass over a solution score all of its steps.
+    """
+
+    architecture = "LlamaForCausalLM"
+
+    def __init__(self, tokenizer, model, folder):
+        self.before, reply, next_turn = dialogue_pieces(tokenizer)
+        self.encode, self.score = lambda text: chat.encode(tokenizer, text), plus_minus_score(tokenizer, model, folder)
+        self.reply, self.next_turn = self.encode(reply), self.encode(next_turn)
+        whole = self.encode(self.before + "1 + 1 = ? ## Step 1: Add" + reply + next_turn + "It is 2." + reply)
+        if whole != self.opening("1 + 1 = ?") + self.turn("## Step 1: Add", 1) + self.turn("It is 2.", 2):
+            raise ValueError('its tokenizer does not write "+" and "-" as single tokens between the turns of its chat template')
+
+    def opening(self, problem):
+        return self.encode(self.before + problem)
+
+    def turn(self, step, number):
+        return (self.encode(" " + step) if number == 1 else self.next_turn + self.encode(step)) + self.reply
+
+class MathShepherd:
+    """peiyi9979/math-shepherd-mistral-7b-prm (https://arxiv.org/abs/2312.08935).
+
+        {question} Step 1: {text} ки
+        Step 2: {text} ки
+
+    A step's score is P("+") against P("-") at its "ки". The model knows steps of one line, numbered like this. So the
+    heading of our policies' steps, "## Step 3: ", becomes "Step 3: ", the first line of others too, and line breaks spaces.
+    """
+
+    architecture = "MistralForCausalLM"
+
+    def __init__(self, tokenizer, model, folder):
+        single_token(tokenizer, "ки")
+        self.tokenizer, self.score = tokenizer, plus_minus_score(tokenizer, model, folder)
+        whole = self.opening("1 + 1 = ? Step 1: Add. ки\nStep 2: It is 2. ки")
+        if whole != self.opening("1 + 1 = ?") + self.turn("## Step 1: Add.", 1) + self.turn("It is 2.", 2):
+            raise ValueError('its tokenizer does not keep "ки" and the line break behind it apart from the steps')
+
+    def opening(self, problem):
+        return self.tokenizer(problem).input_ids
+
+    def turn(self, step, number):
+        text = re.sub(r"\s*\n\s*", " ", re.sub(r"^#*\s*Step \d+:\s*", "", step))
+        # Sentencepiece puts a space before whatever a string begins with, be it a line break: encoded behind a letter,
+        # which is then taken off again, the text gets the tokens that it has inside of a solution.
+        letter, space = chat.encode(self.tokenizer, "a"), " " if number == 1 else "\n"
+        return chat.encode(self.tokenizer, f"a{space}Step {number}: {text} ки")[len(letter):]
+
+class Skywork:
+    r"""Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B and -7B (https://github.com/SkyworkAI/skywork-o1-prm-inference).
+
+        {bos}{question}\n{step 1}\n{step 2}\n ...
+
+    A step's score is the sigmoid of a value head at the "\n" behind it, always a token of its own. To these models every
+    line is a step: the lines of ours are encoded like that too, but only the score of the last is read.
+    """
+
+    architecture = "Qwen2ForPrmModel"
+
+    def __init__(self, tokenizer, model, folder):
+        if tokenizer.bos_token is None:
+            raise ValueError("its tokenizer names no bos_token, with which Skywork's PRMs begin every problem")
+        self.tokenizer, self.newline = tokenizer, single_token(tokenizer, "\n")
+        self.head = [t.to(model.device, torch.float32) for t in tensors(folder, "v_head.summary.weight", "v_head.summary.bias")]
+
+    def opening(self, problem):
+        return chat.encode(self.tokenizer, f"{self.tokenizer.bos_token}{problem}\n")
+
+    def turn(self, step, number):
+        return [token for line in step.split("\n") for token in (*chat.encode(self.tokenizer, line), self.newline)]
+
+    def score(self, hidden):
+        weight, bias = self.head  # [1, h], [1]
+        return torch.sigmoid(hidden @ weight[0] + bias)
+
+
+class QwenMath:
+    """Qwen/Qwen2.5-Math-PRM-7B, Qwen/Qwen2.5-Math-7B-PRM800K (https://arxiv.org/abs/2501.07301).
+
+        system: {PROMPT}   user: {question}   assistant: {step 1}<extra_0>{step 2}<extra_0> ...
+
+    A step's score is the probability of the second of two classes at the <extra_0> behind it.
+    """
+
+    architecture = "Qwen2ForProcessRewardModel"
+    PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+
+    def __init__(self, tokenizer, model, folder):
+        self.tokenizer, self.tag = tokenizer, single_token(tokenizer, "<extra_0>")
+        names = "score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias"
+        self.head = [t.to(model.device, torch.float32) for t in tensors(folder, *names)]
+
+    def opening(self, problem):
+        return chat.encode_prompt(self.tokenizer, problem, system=self.PROMPT)
+
+    def turn(self, step, number):
+        return chat.encode(self.tokenizer, step) + [self.tag]
+
+    def score(self, hidden):
+        w1, b1, w2, b2 = self.head  # [h, h], [h], [2, h], [2]
+        return (torch.relu(hidden @ w1.T + b1) @ w2.T + b2).softmax(-1)[:, 1]
+
+
+FAMILIES = {"rlhflow": RLHFlow, "math-shepherd": MathShepherd, "skywork": Skywork, "qwen-math": QwenMath}
+
+
 def dialogue_pieces(tokenizer) -> tuple[str, str, str]:
-    """The fixed text of a scoring dialogue, read off the chat template.
+    """The fixed text of an RLHFlow dialogue, read off the chat template.
 
     opening: before the question; reply: from a step's end to where "+" or "-" is due; next_turn: from the "+" to the next step.
     """
@@ -31,56 +148,90 @@ def dialogue_pieces(tokenizer) -> tuple[str, str, str]:
     return opening, middle[:plus], middle[plus:]
 
 
-class PlusMinusPRM:
+def single_token(tokenizer, text: str) -> int:
+    """The one token that a tag is. Raises ValueError if it is several: scores would be read in the wrong place."""
+    tokens = chat.encode(tokenizer, text)
+    if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
+        raise ValueError(f"its tokenizer does not write {text!r} as a single token")
+    return tokens[0]
+
+
+def plus_minus_score(tokenizer, model, folder):
+    """P(+) / (P(+) + P(-)) is the sigmoid of a difference of two logits: of the head's 128k rows two will do."""
+    rows = [single_token(tokenizer, "+"), single_token(tokenizer, "-")]
+    weight = model.get_input_embeddings().weight if model.config.tie_word_embeddings else tensors(folder, "lm_head.weight")[0]
+    plus, minus = weight.detach()[rows].to(model.device, torch.float32)  # each [h]
+    return lambda hidden: torch.sigmoid(hidden @ (plus - minus))
+
+
+def tensors(folder: str, *names: str) -> list[torch.Tensor]:
+    """Tensors of a checkpoint that the model itself has no place for, on the CPU and never quantized."""
+    found = {}
+    for shard in list(Path(folder).glob("*.safetensors")) or Path(folder).glob("pytorch_model*.bin"):
+        weights = load_file(shard) if shard.suffix == ".safetensors" else torch.load(shard, map_location="cpu", mmap=True, weights_only=True)
+        found |= {name: weights[name] for name in names if name in weights}
+    if missing := set(names) - set(found):
+        raise ValueError(f"it has no weights named {min(missing)}, with which PRMs of its family score")
+    return [found[name] for name in names]
+
+
+def load_prm(folder: str, *, family: str | None = None, four_bit: bool, device: torch.device, allow_pickle: bool = False):
+    """The PRM in a local folder. family: a name in FAMILIES; None goes by the architecture in its config.json.
+
+    4-bit is NF4 with double quantization, but for what makes the scores. Code that comes with a checkpoint is never run,
+    its weights are read from pickles (.bin) only with allow_pickle. Raises ValueError if it is no PRM of (this) family.
+    """
+    architectures = json.loads(Path(folder, "config.json").read_text()).get("architectures") or ["no architecture"]
+    family = family or next((name for name, kind in FAMILIES.items() if kind.architecture in architectures), None)
+    if family is None:
+        raise ValueError(f"{architectures[0]} is no PRM known here: if it scores like one, add --prm-family ({', '.join(FAMILIES)})")
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would warn of the heads, which tensors() reads, and that a GB of Llama's is left out is meant
+    model, info = AutoModel.from_pretrained(
+        folder, dtype=torch.float32 if device.type == "cpu" and not four_bit else torch.bfloat16,
+        quantization_config=nf4 if four_bit else None, device_map={"": device}, attn_implementation="sdpa",
+        use_safetensors=None if allow_pickle else True, trust_remote_code=False, output_loading_info=True,
+    )
+    logging.set_verbosity(verbosity)
+    if info["missing_keys"]:  # these would be random numbers
+        raise ValueError(f"it lacks {len(info['missing_keys'])} weights of a {type(model).__name__}, such as {min(info['missing_keys'])}")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return PRM(model.eval(), tokenizer, FAMILIES[family](tokenizer, model, folder))
+
+
+# --- incremental scoring ----------------------------------------------------------------------------------------------
+
+
+class PRM:
     """Scores steps incrementally: what was scored before stays in a KV cache, and only new steps go through the model.
 
-    After each call of score() the cache holds, for every child i of that call, the dialogue up to its last step. The
-    next call continues any of them: `parents` are indices into the children of the call before (0 after start()).
-    Siblings lie side by side in one cache row behind their parent's prefix, which is stored once; a mask keeps them
-    from seeing each other, and position ids let each begin where the parent ended.
+    After start() child i is problem i; after score() child i is the i-th one of that call. The next score() continues
+    any of them. Siblings lie side by side in rows of their own; a mask lets each see its parent's prefix and itself, and
+    position ids let it begin where the parent ended. A prefix is stored once, however many rows of children it has:
+
+        prefix, of each parent                    new, one of perhaps several rows of its children
+        0 0 question step step step               child 4 | child 5        | child 7 | unused
     """
 
-    def __init__(self, model, tokenizer):
-        """Raises ValueError if the tokenizer writes "+" or "-" as several tokens, or joins tokens over a turn's edge."""
+    def __init__(self, model, tokenizer, family):
         if model.config._attn_implementation != "sdpa":  # others read a mask of truth values as numbers, without a word
             raise ValueError('load the PRM with attn_implementation="sdpa"')
-        self.model, self.tokenizer = model, tokenizer
-        opening, reply, next_turn = dialogue_pieces(tokenizer)
-        self.opening, self.reply, self.next_turn = opening, self._encode(reply), self._encode(next_turn)
-        whole = self._encode(opening + "1 + 1 = ? ## Step 1: Add" + reply + next_turn + "It is 2." + reply)
-        parts = self._encode(opening + "1 + 1 = ?") + self._turn("## Step 1: Add", first=True) + self._turn("It is 2.", first=False)
-        plus, minus = self._encode("+"), self._encode("-")
-        if whole != parts or len(plus) != 1 or len(minus) != 1:
-            raise ValueError('the tokenizer does not write "+" and "-" as single tokens between the turns of its chat template')
-        # P(+) / (P(+) + P(-)) is the sigmoid of a difference of two logits, so two rows of the head will do:
-        # the other 128k rows of Llama's, and their logits, are never needed.
-        head = model.get_output_embeddings().weight
-        self.direction = (head[plus[0]] - head[minus[0]]).detach().float()  # [hidden]
-
-    @classmethod
-    def load(cls, folder: str, *, four_bit: bool, device: torch.device):
-        """Load from a local folder; 4-bit is NF4 with double quantization, the head stays as it is."""
-        dtype = torch.float32 if device.type == "cpu" and not four_bit else torch.bfloat16
-        quantization = None
-        if four_bit:
-            quantization = BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
-            )
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, quantization_config=quantization, device_map={"": device}, attn_implementation="sdpa"
-        )
-        return cls(model.eval(), AutoTokenizer.from_pretrained(folder))
+        self.model, self.tokenizer, self.family, config = model, tokenizer, family, model.config
+        self.context = min(config.max_position_embeddings, getattr(config, "sliding_window", None) or config.max_position_embeddings)
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
     @torch.inference_mode()
-    def start(self, problem: str):
-        """Forget everything and read a new problem."""
-        prefix = torch.tensor([self._encode(self.opening + problem.strip())], device=self.model.device)
-        self.cache = DynamicCache()
-        self.model.base_model(prefix, past_key_values=self.cache, use_cache=True)
-        self.mask = torch.ones_like(prefix)  # [rows, T]: 1 on the prefix that all siblings of a row share
-        self.child = prefix[:, :0]  # [rows, L]: the child that each slot behind the prefix belongs to, -1 none
-        self.row = torch.tensor([0], device=prefix.device)  # [children]: where each stands
-        self.turns = [0]  # [children]: how many steps each has
+    def start(self, problems: list[str]):
+        """Forget everything and read new problems, each of which is a child then."""
+        config = self.model.config  # to begin with, they are all children of one parent that has not said a thing
+        nothing = torch.zeros(1, config.num_key_value_heads, 0, self.head_dim, dtype=self.model.dtype, device=self.model.device)
+        self.prefix = [(nothing, nothing)] * config.num_hidden_layers  # of each layer 2 x [P, kv heads, T, head_dim]
+        self.mask = torch.ones(1, 0, dtype=torch.bool, device=self.model.device)  # [P, T]: True where a slot has a token
+        self._read([0] * len(problems), [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems])
+        self.turns = [0] * len(problems)  # [children]: how many steps each has
 
     @torch.inference_mode()
     def score(self, parents: list[int], texts: list[str]) -> list[list[float]]:
@@ -91,72 +242,96 @@ class PlusMinusPRM:
         """
         segments, ends, turns = [], [], []  # of each child: its tokens, where in them scores are due, its steps in all
         for parent, text in zip(parents, texts):
-            tokens, at = [], []
-            for number, step in enumerate(split_steps(text), self.turns[parent]):
-                tokens += self._turn(step, first=number == 0)
-                at.append(len(tokens) - 1)
-            segments.append(tokens)
-            ends.append(at)
-            turns.append(self.turns[parent] + len(at))
-        packs = pack(parents, segments)  # [(parent, its children in this row)]
-        self._keep([parent for parent, _ in packs])
-
-        # ids, position, child: [rows, L]
-        L = max(sum(len(segments[c]) for c in children) for _, children in packs)
-        ids, position = torch.zeros(2, len(packs), L, dtype=torch.long)
-        child = torch.full_like(ids, -1)
-        row, start = [0] * len(parents), [0] * len(parents)
-        for r, (_, children) in enumerate(packs):
-            end = 0
-            for c in children:
-                row[c], start[c], end = r, end, end + len(segments[c])
-                ids[r, start[c]:end] = torch.tensor(segments[c], dtype=torch.long)
-                position[r, start[c]:end] = torch.arange(len(segments[c]))
-                child[r, start[c]:end] = c
-        ids, position, child = (t.to(self.model.device) for t in (ids, position, child))
-        if L > 0:
-            # A token sees its parent's whole prefix and, behind it, what its own child wrote before it.
-            own = (child[:, :, None] == child[:, None, :]) & torch.ones(L, L, dtype=torch.bool, device=child.device).tril()
-            seen = torch.cat([self.mask.bool()[:, None, :].expand(-1, L, -1), own], 2)  # [rows, L, T + L]
-            position += self.mask.sum(1, keepdim=True)
-            hidden = self.model.base_model(
-                ids, attention_mask=seen[:, None], position_ids=position, past_key_values=self.cache, use_cache=True
-            ).last_hidden_state
-            due = torch.tensor([(row[c], start[c] + end) for c, at in enumerate(ends) for end in at], device=child.device).T
-            scores = torch.sigmoid(hidden[due[0], due[1]].float() @ self.direction)
-            scores[position[due[0], due[1]] >= self.model.config.max_position_embeddings] = torch.nan
-        scores = iter(scores.tolist() if L > 0 else [])
-        self.child, self.row, self.turns = child, torch.tensor(row, device=child.device), turns
-        return [[next(scores) for _ in at] for at in ends]
+            steps = enumerate(split_steps(text), self.turns[parent] + 1)
+            tokens = [self.family.turn(step, number) for number, step in steps]
+            segments.append(sum(tokens, []))
+            ends.append([end - 1 for end in accumulate(map(len, tokens))])
+            turns.append(self.turns[parent] + len(tokens))
+        distinct = list(dict.fromkeys(parents))
+        self._keep(distinct)
+        self.turns = turns
+        return self._read([distinct.index(parent) for parent in parents], segments, ends)
 
     def peek(self, texts: list[str]) -> list[list[float]]:
         """Scores of texts[i] behind child i, for every child of the last call, which the next call knows nothing of."""
-        before = vars(self).copy()
-        layers = [(layer.keys, layer.values) for layer in self.cache.layers]
+        before = {**vars(self), "prefix": list(self.prefix), "new": list(self.new)}
         scores = self.score(list(range(len(texts))), texts)
         vars(self).update(before)
-        for layer, (keys, values) in zip(self.cache.layers, layers):
-            layer.keys, layer.values = keys, values
         return scores
 
     def _keep(self, parents: list[int]):
-        """Make row i of the cache the dialogue of parents[i]: its prefix and its own slots, without its siblings'."""
+        """Make prefix i the dialogue of child parents[i]: its own parent's prefix and its slots, without its siblings'."""
         parents = torch.tensor(parents, device=self.row.device)
-        rows = self.row[parents]
-        mask = torch.cat([self.mask[rows], (self.child[rows] == parents[:, None]).long()], 1)
-        slots = mask.argsort(dim=1, stable=True)[:, -int(mask.sum(1).max()):]  # real slots to the right, in order
-        for layer in self.cache.layers:
-            layer.keys, layer.values = (
-                kv.transpose(1, 2)[rows[:, None], slots].transpose(1, 2) for kv in (layer.keys, layer.values)
-            )
+        rows, each = self.row[parents], torch.arange(len(parents), device=parents.device)[:, None]
+        mask = torch.cat([self.mask[self.owner[rows]], self.child[rows] == parents[:, None]], 1)
+        slots = mask.long().argsort(dim=1, stable=True)[:, -int(mask.sum(1).max()):]  # real slots to the right, in order
+        for layer, old_and_new in enumerate(zip(self.prefix, self.new)):  # one by one: the old goes as the new comes
+            self.prefix[layer], self.new[layer] = tuple(
+                torch.cat([old[self.owner[rows]], new[rows]], 2).transpose(1, 2)[each, slots].transpose(1, 2)
+                for old, new in zip(*old_and_new)
+            ), None
         self.mask = mask.gather(1, slots)
 
-    def _encode(self, text: str) -> list[int]:
-        return chat.encode(self.tokenizer, text)
+    def _read(self, parents: list[int], segments: list[list[int]], ends: list[list[int]]) -> list[list[float]]:
+        """Push children through the model, segments[i] behind prefix parents[i]. Returns the scores at the places ends[i] in it."""
+        packs = pack(parents, segments)
+        ids, position, child, places = lay_out(packs, segments)
+        due = torch.zeros_like(child, dtype=torch.bool)
+        for (row, start), at in zip(places, ends):
+            due[row, [start + end for end in at]] = True
+        device = self.model.device
+        self.row = torch.tensor([row for row, _ in places], device=device)  # [children]: where they stand
+        self.owner = torch.tensor([parent for parent, _ in packs], device=device)  # [R]: the prefix of each row
+        self.child = child.to(device)  # [R, L]: whose slot it is, -1 nobody's
+        position = position.to(device) + self.mask.sum(1)[self.owner, None]
+        scores = self._forward_in_batches(ids.to(device), position, due.to(device))
+        scores = scores.masked_fill(position >= self.context, torch.nan).tolist()
+        return [[scores[row][start + end] for end in at] for (row, start), at in zip(places, ends)]
 
-    def _turn(self, step: str, first: bool) -> list[int]:
-        """Tokens from behind the last place where an answer was due to the next such place."""
-        return (self._encode(" " + step) if first else self.next_turn + self._encode(step)) + self.reply
+    def _forward_in_batches(self, ids, position, due):
+        """As many rows at a time as memory allows, half of that if it was too many. All [R, L]; returns scores where due, else 0."""
+        (R, L), done = ids.shape, 0
+        self.new = [tuple(kv.new_zeros(R, kv.shape[1], L, kv.shape[3]) for kv in layer) for layer in self.prefix]  # 2 x [R, kv heads, L, head_dim]
+        scores, size = torch.zeros(R, L, device=ids.device), self._rows_at_once(R, L)
+        while done < R:
+            rows = slice(done, done + size)
+            try:
+                scores[rows] = self._forward(rows, ids[rows], position[rows], due[rows])
+                done += size
+            except torch.cuda.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = (size + 1) // 2
+        return scores
+
+    def _forward(self, rows, ids, position, due):
+        """Scores of one batch of rows; their new keys and values go into self.new. Prefixes are copied for these rows only."""
+        cache, owner, child, T = DynamicCache(), self.owner[rows], self.child[rows], self.mask.shape[1]
+        for layer, (keys, values) in enumerate(self.prefix):
+            cache.update(keys[owner], values[owner], layer)
+        # A token sees its parent's whole prefix and, behind it, what its own child wrote before it.
+        own = (child[:, :, None] == child[:, None, :]).tril()
+        seen = torch.cat([self.mask[owner, None].expand(-1, ids.shape[1], -1), own], 2)  # [rows, L, T + L]
+        hidden = self.model(ids, attention_mask=seen[:, None], position_ids=position, past_key_values=cache, use_cache=True).last_hidden_state
+        for (keys, values), layer in zip(self.new, cache.layers):
+            keys[rows], values[rows] = layer.keys[:, :, T:], layer.values[:, :, T:]
+        return torch.zeros(ids.shape, device=ids.device).masked_scatter(due, self.family.score(hidden[due].float()))
+
+    def _rows_at_once(self, R: int, L: int) -> int:
+        """How many of R rows of L tokens to push through the model together: all on a CPU, on a GPU what fits into its memory.
+
+        A row in flight has prefix and new slots in the cache of every layer. The layer at work has keys and values once
+        more, repeated for all heads, the mask as numbers, and of each token about 8 vectors of the hidden size and 3 of
+        the intermediate size. A fifth of what is free is left for what this forgets.
+        """
+        if self.model.device.type != "cuda":
+            return R
+        config, T, device = self.model.config, self.mask.shape[1], self.model.device
+        cached = 2 * config.num_hidden_layers * config.num_key_value_heads * self.head_dim  # numbers for each slot
+        at_work = 2 * config.num_attention_heads * self.head_dim + L
+        row = (T + L) * (cached + at_work) + L * (8 * config.hidden_size + 3 * config.intermediate_size)
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return max(1, min(R, int(0.8 * free / self.model.dtype.itemsize / row)))
 
 
 def split_steps(text: str) -> list[str]:
@@ -181,3 +356,19 @@ def pack(parents: list[int], segments: list[list[int]]) -> list[tuple[int, list[
             rows[-1][1].append(child)
             used += len(segments[child])
     return rows
+
+
+def lay_out(packs, segments: list[list[int]]):
+    """Token ids, positions behind the parent and owners (-1 none) of all slots, each [R, L], and each child's (row, start)."""
+    L = max(1, *(sum(len(segments[c]) for c in children) for _, children in packs))  # a pad, if none has a step
+    ids, position = torch.zeros(2, len(packs), L, dtype=torch.long)
+    child, places = torch.full_like(ids, -1), [(0, 0)] * len(segments)
+    for row, (_, children) in enumerate(packs):
+        end = 0
+        for c in children:
+            start, end = end, end + len(segments[c])
+            ids[row, start:end] = torch.tensor(segments[c], dtype=torch.long)
+            position[row, start:end] = torch.arange(end - start)
+            child[row, start:end] = c
+            places[c] = row, start
+    return ids, position, child, places

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ from common import grading
 TINY = os.path.relpath(Path(__file__).resolve().parent.parent / "tiny")
 SCRIPT = os.path.basename(sys.argv[0])
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by accelerate and torchrun
+FAMILIES = "rlhflow", "math-shepherd", "skywork", "qwen-math"  # of PRMs, as in common/prm.py, which takes seconds to import
 REDUCE = {"last": lambda scores: scores[-1], "min": min, "prod": math.prod}
 
 
@@ -84,6 +86,8 @@ def add_run_flags(parser, prm):
     parser.add_argument("--policy-4bit", action="store_true", help="load the policy in 4-bit NF4")
     if prm:
         parser.add_argument("--prm", metavar="MODEL", help="hub id or folder of the reward model")
+        parser.add_argument("--prm-family", choices=FAMILIES, help="how it scores (default: by its config.json)")
+        parser.add_argument("--allow-pickle", action="store_true", help="read a PRM's pickled weights (.bin)")
         parser.add_argument("--prm-4bit", action=argparse.BooleanOptionalAction, help="PRM in NF4 (default: on GPU)")
         parser.add_argument("--reduction", choices=REDUCE, default="last", help="of step scores to one")
     question = parser.add_mutually_exclusive_group()
@@ -144,19 +148,23 @@ def _from_hub(name, flag, kind, patterns):
              f"{advice.get(type(error), 'go online or try again')}, or {local}")
 
 
-def model_folder(name, flag):
+def model_folder(name, flag, pickles=None):
     """Folder with the whole model `name`: a local one as it is, else the hub's, downloaded where it is missing.
 
-    Pickled weights are neither downloaded nor taken: to load them can run code. fail()s where a file is missing.
+    Pickled weights (.bin), which can run code, are neither downloaded nor taken unless `pickles` is true, and safetensors
+    go before them even then; None: --allow-pickle is no flag of this model. fail()s where a file is missing.
     """
     from safetensors import SafetensorError, safe_open
-    folder = Path(name)
-    if not folder.is_dir():
-        folder = _from_hub(name, flag, "model", ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"])
+    folder, remote, patterns = Path(name), not Path(name).is_dir(), ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+    if remote:
+        folder = _from_hub(name, flag, "model", patterns)
+    if pickles and not any(folder.glob("*.safetensors")):
+        folder = _from_hub(name, flag, "model", [*patterns, "*.bin"]) if remote else folder
+        print(f"{flag} {name}: reading pickled weights, as --allow-pickle says", file=sys.stderr)
     for pattern in ("config.json", "tokenizer*", "*.safetensors"):
-        if not any(folder.glob(pattern)):
-            fail(f"{flag} {name} has no {pattern}: name the folder of a whole model, with its weights in safetensors "
-                 "(pickles, .bin, can run code and are not read)")
+        if not any(folder.glob(pattern)) and not (pickles and "safetensors" in pattern and any(folder.glob("*.bin"))):
+            fail(f"{flag} {name} has no {pattern}: name the folder of a whole model, with its weights in safetensors (pickles, "
+                 f".bin, can run code and are not read{', unless you add --allow-pickle' if pickles is False else ''})")
     try:
         index = folder / "model.safetensors.index.json"
         shards = json.loads(index.read_text())["weight_map"].values() if index.exists() else os.listdir(folder)
@@ -165,6 +173,16 @@ def model_folder(name, flag):
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         fail(f"{flag} {name} is only half there ({error}): download it again")
     return str(folder)
+
+
+@contextmanager
+def loading(flag, name):
+    """What a loader raises becomes one line: fail()s with flag, model and reason."""
+    try:
+        yield
+    except Exception as error:  # of any kind: a checkpoint can be wrong in more ways than a library names
+        reason = str(error) if type(error) is ValueError else f"cannot be loaded ({type(error).__name__}: {error})"
+        fail(f"{flag} {name}: {reason}")
 
 
 def load_problems(args):

@@ -16,7 +16,7 @@ torch.set_num_threads(1)  # the models are so small that threads cost more than 
 def pair():
     """The bundled policy with its tokenizer, and the bundled PRM."""
     import beam
-    from common.prm import PlusMinusPRM
+    from common.prm import load_prm
 
     policy, tokenizer = beam.load_policy(str(ROOT / "tiny/policy"), four_bit=False, device=torch.device("cpu"))
-    return policy, tokenizer, PlusMinusPRM.load(str(ROOT / "tiny/prm"), four_bit=False, device=torch.device("cpu"))
+    return policy, tokenizer, load_prm(str(ROOT / "tiny/prm"), four_bit=False, device=torch.device("cpu"))

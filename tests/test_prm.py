@@ -2,17 +2,25 @@
 
 import math
 import random
+from functools import cache
 
 import pytest
 import torch
 from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from common import chat
-from common.prm import PACK_TOKENS, PlusMinusPRM, pack
+from common.prm import PACK_TOKENS, RLHFlow, pack
 
 PROBLEM = "Start with 12. Add 5, multiply by 2. What is the result?"
 STEPS = ["## Step 1: Add 5\n$12+5=17$\n\n", "## Step 2: Multiply by 2\n$17\\times2=34$\n\n", "Therefore, the final answer is: $\\boxed{34}$. I hope it is correct."]
 WRONG = ["## Step 1: Add 5\n$12+5=18$\n\n", "## Step 2: Multiply by 2\n$18\\times2=36$\n\n", "Therefore, the final answer is: $\\boxed{36}$. I hope it is correct."]
+
+
+@cache
+def whole_model(folder):
+    """The checkpoint with its language model head, which scoring itself does without."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def full_score(prm, problem, steps) -> list[float]:
@@ -24,14 +32,14 @@ def full_score(prm, problem, steps) -> list[float]:
         plus, minus = prm.tokenizer.convert_tokens_to_ids(["+", "-"])
         assert ids[-2] == plus
         with torch.no_grad():
-            logits = prm.model(torch.tensor([ids])).logits[0, -3]
+            logits = whole_model(prm.model.name_or_path)(torch.tensor([ids])).logits[0, -3]
         scores.append(logits[[plus, minus]].softmax(-1)[0].item())
     return scores
 
 
 def test_step_by_step_equals_a_full_reading(pair):
     prm = pair[2]
-    prm.start(PROBLEM)
+    prm.start([PROBLEM])
     got, parents = [[], []], [0, 0]
     for steps in zip(STEPS, WRONG):
         for scores, new in zip(got, prm.score(parents, list(steps))):
@@ -43,7 +51,7 @@ def test_step_by_step_equals_a_full_reading(pair):
 
 def test_a_whole_solution_at_once_equals_step_by_step(pair):
     prm = pair[2]
-    prm.start(PROBLEM)
+    prm.start([PROBLEM])
     once = prm.score([0, 0], ["".join(STEPS), "".join(WRONG)])
     assert once[0] == pytest.approx(full_score(prm, PROBLEM, STEPS), abs=1e-4)
     assert once[1] == pytest.approx(full_score(prm, PROBLEM, WRONG), abs=1e-4)
@@ -53,7 +61,7 @@ def test_random_trees(pair):
     """Children dropped, repeated and reordered, of ragged lengths, some without a step."""
     prm, rng = pair[2], random.Random(0)
     for _ in range(5):
-        prm.start(PROBLEM)
+        prm.start([PROBLEM])
         paths = [[]]
         for _ in range(4):
             parents = [rng.randrange(len(paths)) for _ in range(rng.randint(1, 9))]
@@ -67,7 +75,7 @@ def test_random_trees(pair):
 
 def test_an_empty_last_step_has_no_score(pair):
     prm = pair[2]
-    prm.start(PROBLEM)
+    prm.start([PROBLEM])
     with_end, without = prm.score([0, 0], ["".join(STEPS) + "\n\n", "".join(STEPS)])
     assert len(with_end) == 3 and with_end == pytest.approx(without, abs=1e-5)
 
@@ -75,7 +83,7 @@ def test_an_empty_last_step_has_no_score(pair):
 def test_peek_leaves_no_trace(pair):
     prm = pair[2]
     expected = full_score(prm, PROBLEM, STEPS)
-    prm.start(PROBLEM)
+    prm.start([PROBLEM])
     prm.score([0, 0], [WRONG[0], STEPS[0]])
     ahead = prm.peek([WRONG[1], STEPS[1] + STEPS[2]])
     assert ahead[1] == pytest.approx(expected[1:], abs=1e-4) and len(ahead[0]) == 1
@@ -84,22 +92,91 @@ def test_peek_leaves_no_trace(pair):
 
 def test_a_score_does_not_depend_on_its_siblings(pair):
     prm = pair[2]
-    prm.start(PROBLEM)
+    prm.start([PROBLEM])
     alone = prm.score([0], [STEPS[0]])[0]
-    prm.start(PROBLEM)
+    prm.start([PROBLEM])
     crowd = prm.score([0] * 40, [WRONG[0]] * 39 + [STEPS[0]])[-1]  # several rows of packed siblings
     assert crowd == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_step_beyond_the_context_has_no_score(pair, monkeypatch):
     prm = pair[2]
-    prm.start(PROBLEM)
+    prm.start([PROBLEM])
     whole = prm.score([0], ["".join(STEPS)])[0]
-    room = len(chat.encode(prm.tokenizer, prm.opening + PROBLEM)) + len(prm._turn(STEPS[0].strip(), first=True))
-    monkeypatch.setattr(prm.model.config, "max_position_embeddings", room)
-    prm.start(PROBLEM)
+    monkeypatch.setattr(prm, "context", len(prm.family.opening(PROBLEM)) + len(prm.family.turn(STEPS[0].strip(), 1)))
+    prm.start([PROBLEM])
     short = prm.score([0], ["".join(STEPS)])[0]
     assert short[0] == whole[0] and all(math.isnan(score) for score in short[1:])
+
+
+def test_several_problems_at_once(pair):
+    """Prefixes of different length side by side, and children that change their order: as if each problem were alone."""
+    prm = pair[2]
+    problems = [PROBLEM, "Evaluate $7\\times3$.", "Mia has 12 coins. " * 20 + "How many coins does Mia have at the end?"]
+    prm.start(problems)
+    first = prm.score([2, 0, 1, 0], [STEPS[0], WRONG[0], STEPS[0], STEPS[0]])
+    second = prm.score([3, 0, 2, 1, 2], [STEPS[1], STEPS[1] + STEPS[2], WRONG[1], WRONG[1], "\n\n"])
+    paths = [(2, STEPS[:1]), (0, WRONG[:1]), (1, STEPS[:1]), (0, STEPS[:1])]
+    for (problem, steps), scores in zip(paths, first):
+        assert scores == pytest.approx(full_score(prm, problems[problem], steps), abs=1e-4)
+    for parent, new, scores in zip([3, 0, 2, 1], [STEPS[1:2], STEPS[1:], WRONG[1:2], WRONG[1:2]], second):
+        problem, steps = paths[parent]
+        assert scores == pytest.approx(full_score(prm, problems[problem], steps + new)[1:], abs=1e-4)
+    assert second[4] == []
+
+
+def test_out_of_memory_halves_the_batch_and_changes_no_score(pair, monkeypatch):
+    """Stands in for a GPU: more than two rows at a time are too many. Every call gets through, with the same scores."""
+    prm, sizes, rng = pair[2], [], random.Random(4)
+
+    def memory(_, inputs):
+        sizes.append(len(inputs[0]))
+        if sizes[-1] > 2:
+            raise torch.cuda.OutOfMemoryError
+
+    calls = [([0] * 3, STEPS)]
+    for _ in range(3):
+        parents = [rng.randrange(len(calls[-1][0])) for _ in range(40)]
+        calls.append((parents, [rng.choice([*STEPS, *WRONG, ""]) for _ in parents]))
+
+    def run():
+        prm.start([PROBLEM, "Evaluate $7\\times3$."])
+        return [scores for call in calls for scores in prm.score(*call)] + prm.peek([STEPS[2]] * 40)
+
+    expected, handle = run(), prm.model.register_forward_pre_hook(memory)
+    try:
+        assert all(got == pytest.approx(want, abs=1e-5) for got, want in zip(run(), expected, strict=True))
+    finally:
+        handle.remove()
+    assert max(sizes) > 8 and sizes.count(2) > 8
+    monkeypatch.setattr(prm, "_rows_at_once", lambda R, L: 3)  # what a GPU's estimate would do
+    assert all(got == pytest.approx(want, abs=1e-5) for got, want in zip(run(), expected, strict=True))
+
+
+def test_a_row_that_does_not_fit_alone_is_an_error(pair):
+    prm = pair[2]
+
+    def memory(*_):
+        raise torch.cuda.OutOfMemoryError("full")
+
+    handle = prm.model.register_forward_pre_hook(memory)
+    try:
+        with pytest.raises(torch.cuda.OutOfMemoryError, match="full"):
+            prm.start([PROBLEM])
+    finally:
+        handle.remove()
+
+
+def test_prefixes_are_stored_once(pair):
+    """40 children of one parent: several rows of them, one prefix, and in flight only the rows of a batch have a copy."""
+    prm = pair[2]
+    prm.start([PROBLEM])
+    opening = len(prm.family.opening(PROBLEM))
+    prm.score([0] * 40, [STEPS[0]] * 40)
+    (keys, _), (new, _) = prm.prefix[0], prm.new[0]
+    assert keys.shape[0] == 1 and keys.shape[2] == opening and new.shape[0] == len(prm.owner) > 1
+    prm.score([7, 7, 3], [STEPS[1]] * 3)
+    assert prm.prefix[0][0].shape[0] == 2 and prm.prefix[0][0].shape[2] == opening + len(prm.family.turn(STEPS[0].strip(), 1))
 
 
 def test_pack_keeps_families_together_and_rows_short():
@@ -126,7 +203,7 @@ def test_problem_and_template_as_published(pair):
     handle = prm.model.base_model.register_forward_pre_hook(
         lambda _, inputs, kwargs: seen.extend((inputs[0] if inputs else kwargs["input_ids"])[0].tolist()), with_kwargs=True
     )
-    prm.start(PROBLEM)
+    prm.start([PROBLEM])
     prm.score([0], [STEPS[0]])
     prm.score([0], [STEPS[1]])
     handle.remove()
@@ -137,7 +214,7 @@ def test_a_tokenizer_that_joins_tokens_over_the_edge_of_a_turn_is_refused(pair):
     _, tokenizer, prm = pair
     joined = type(tokenizer)(tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), bos_token=tokenizer.bos_token,
                              chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    PlusMinusPRM(prm.model, joined)  # strange, but sound
+    RLHFlow(joined, prm.model, None)  # strange, but sound
     joined.add_tokens("Add+")
     with pytest.raises(ValueError, match="single tokens"):
-        PlusMinusPRM(prm.model, joined)
+        RLHFlow(joined, prm.model, None)

@@ -336,8 +336,8 @@ def test_a_whole_search_equals_one_that_reuses_nothing(pair, monkeypatch, script
         mask = torch.ones(1, 0)
 
     class PlainPRM:
-        def start(self, problem):
-            self.problem, self.paths = problem, [[]]
+        def start(self, problems):
+            (self.problem,), self.paths = problems, [[]]
 
         def score(self, parents, texts):
             self.paths = [self.paths[p] + ([t.strip()] if t.strip() else []) for p, t in zip(parents, texts)]

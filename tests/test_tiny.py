@@ -88,7 +88,7 @@ def test_the_prm_tells_right_steps_from_wrong_ones(pair):
     for _ in range(40):
         problem = task.make_problem(rng)
         solutions = [task.write_solution(rng, problem), corrupt(rng, problem)]
-        pair[2].start(problem.text)
+        pair[2].start([problem.text])
         for steps, scores in zip(solutions, pair[2].score([0, 0], ["\n\n".join(steps) for steps in solutions])):
             for label, score in zip(task.label_steps(problem, steps), scores, strict=True):
                 (right if label else wrong).append(score)
