@@ -88,13 +88,12 @@ class Skywork:
     architecture = "Qwen2ForPrmModel"
 
     def __init__(self, tokenizer, model, folder):
-        if tokenizer.bos_token is None:
-            raise ValueError("its tokenizer names no bos_token, with which Skywork's PRMs begin every problem")
+        self.bos = model.config.bos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         self.tokenizer, self.newline = tokenizer, single_token(tokenizer, "\n")
         self.head = [t.to(model.device, torch.float32) for t in tensors(folder, "v_head.summary.weight", "v_head.summary.bias")]
 
     def opening(self, problem):
-        return chat.encode(self.tokenizer, f"{self.tokenizer.bos_token}{problem}\n")
+        return [self.bos] + chat.encode(self.tokenizer, problem + "\n")
 
     def turn(self, step, number):
         return [token for line in step.split("\n") for token in (*chat.encode(self.tokenizer, line), self.newline)]

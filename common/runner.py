@@ -86,7 +86,7 @@ def add_run_flags(parser, prm):
     parser.add_argument("--policy-4bit", action="store_true", help="load the policy in 4-bit NF4")
     if prm:
         parser.add_argument("--prm", metavar="MODEL", help="hub id or folder of the reward model")
-        parser.add_argument("--prm-family", choices=FAMILIES, help="how it scores (default: by its config.json)")
+        parser.add_argument("--prm-family", choices=FAMILIES, metavar="NAME", help=f"{', '.join(FAMILIES)} (detected)")
         parser.add_argument("--allow-pickle", action="store_true", help="read a PRM's pickled weights (.bin)")
         parser.add_argument("--prm-4bit", action=argparse.BooleanOptionalAction, help="PRM in NF4 (default: on GPU)")
         parser.add_argument("--reduction", choices=REDUCE, default="last", help="of step scores to one")

@@ -1,0 +1,259 @@
+"""Reward models and policies as they are published, on small random checkpoints of the same layout (checkpoints.py)."""
+
+import json
+import os
+import subprocess
+import sys
+
+import checkpoints
+import pytest
+import torch
+from conftest import ROOT
+from test_prm import full_score
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
+from transformers.utils import logging
+
+import beam
+from common import chat, runner
+from common.prm import FAMILIES, load_prm
+
+logging.disable_progress_bar()  # as choose_models() does
+CPU = torch.device("cpu")
+PROBLEM = "Start with 12. Add 5, multiply by 2. What is the result?"
+STEPS = ["## Step 1: Add 5\n$12+5=17$\n\n", "Then we multiply:\n$17\\times2=34$\n\n", "## Step 3: Answer\nThe final answer is: $\\boxed{34}$.\n\n"]
+WRONG = ["## Step 1: Add 5\n$12+5=18$\n\n", "## Step 2: Double it\n\n", "Hence\n$\\boxed{36}$\n\n"]
+
+
+# --- a plain second computation for each family: the published recipe on the whole text, in one forward without a cache ---
+
+
+@torch.no_grad()
+def math_shepherd_score(prm, problem, steps):
+    clean = [step.strip().replace("\n", " ").split(": ", 1)[-1] if step.startswith("## ") else step.strip().replace("\n", " ") for step in steps]
+    text = f"{problem} " + "\n".join(f"Step {number}: {step} ки" for number, step in enumerate(clean, 1))
+    ids = torch.tensor([prm.tokenizer(text).input_ids])
+    plus, minus, tag = prm.tokenizer.convert_tokens_to_ids(["▁+", "▁-", "▁ки"])
+    logits = AutoModelForCausalLM.from_pretrained(prm.model.name_or_path)(ids).logits[..., [plus, minus]]
+    return logits.softmax(-1)[..., 0][ids == tag].tolist()
+
+
+@torch.no_grad()
+def skywork_score(prm, problem, steps):
+    ids, ends, newline = prm.tokenizer(f"<|endoftext|>{problem}\n").input_ids, [], prm.tokenizer("\n").input_ids
+    for step in steps:
+        for line in step.strip().split("\n"):
+            ids = ids + prm.tokenizer(line).input_ids + newline
+        ends.append(len(ids) - 1)
+    hidden = Qwen2ForCausalLM.from_pretrained(prm.model.name_or_path)(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
+    head = torch.nn.Linear(64, 1)
+    head.load_state_dict(head_weights(prm, "v_head.summary."))
+    return torch.sigmoid(head(hidden))[0, ends, 0].tolist()
+
+
+@torch.no_grad()
+def qwen_math_score(prm, problem, steps):
+    answer = "<extra_0>".join(step.strip() for step in steps) + "<extra_0>"
+    system = "Please reason step by step, and put your final answer within \\boxed{}."
+    conversation = [{"role": role, "content": text} for role, text in [("system", system), ("user", problem), ("assistant", answer)]]
+    ids = torch.tensor([chat.encode(prm.tokenizer, prm.tokenizer.apply_chat_template(conversation, tokenize=False))])
+    head = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))
+    head.load_state_dict(head_weights(prm, "score."))
+    return head(prm.model(ids).last_hidden_state).softmax(-1)[..., 1][ids == prm.tokenizer.convert_tokens_to_ids("<extra_0>")].tolist()
+
+
+def head_weights(prm, prefix):
+    shards = map(load_file, checkpoints.Path(prm.model.name_or_path).glob("*.safetensors"))
+    return {name.removeprefix(prefix): weight for shard in shards for name, weight in shard.items() if name.startswith(prefix)}
+
+
+PLAIN = {"rlhflow": full_score, "math-shepherd": math_shepherd_score, "skywork": skywork_score, "qwen-math": qwen_math_score}
+
+
+@pytest.fixture(scope="module", params=list(checkpoints.BUILD))
+def checkpoint(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families") / request.param
+    checkpoints.BUILD[request.param](folder)
+    return request.param, folder
+
+
+def test_step_by_step_equals_the_published_recipe(checkpoint):
+    """Found by its config.json; two problems, children that branch and change places, and steps of several lines."""
+    name, folder = checkpoint
+    prm = load_prm(str(folder), four_bit=False, device=CPU)
+    assert type(prm.family) is FAMILIES[name] and prm.model.dtype == torch.float32
+    problems = [PROBLEM, "What is 1 + 1?"]
+    prm.start(problems)
+    first = prm.score([1, 0, 0], [STEPS[0], WRONG[0], STEPS[0]])
+    second = prm.score([2, 1, 2, 0], [STEPS[1] + STEPS[2], WRONG[1], WRONG[1], STEPS[1]])
+    paths = [(0, STEPS, first[2] + second[0]), (0, WRONG[:2], first[1] + second[1]), (0, [STEPS[0], WRONG[1]], first[2] + second[2]),
+             (1, STEPS[:2], first[0] + second[3])]
+    for problem, steps, scores in paths:
+        assert scores == pytest.approx(PLAIN[name](prm, problems[problem], steps), abs=1e-4)
+    scores = [score for *_, scores in paths for score in scores]
+    assert max(scores) - min(scores) > 0.1, "the scores must differ, or this shows nothing"
+
+
+def test_heads_are_not_quantized(checkpoint):
+    """In 4-bit all linear layers of the trunk are packed bytes; what makes the scores is what the checkpoint holds."""
+    name, folder = checkpoint
+    full, prm = (load_prm(str(folder), four_bit=four_bit, device=CPU) for four_bit in (False, True))
+    assert prm.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8 and prm.model.dtype == torch.bfloat16
+    hidden = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    assert prm.family.score(hidden) == pytest.approx(full.family.score(hidden), abs=1e-6)
+    prm.start([PROBLEM])
+    assert len(prm.score([0], ["".join(STEPS)])[0]) == 3
+
+
+@pytest.mark.parametrize("name", list(checkpoints.BUILD))
+def test_a_search_from_the_command_line(name, tmp_path):
+    """Whole runs, one for each family: detected, scored, and not a word on stderr but of progress."""
+    checkpoints.BUILD[name](tmp_path / "prm")
+    command = [sys.executable, ROOT / "dvts.py", "--policy", ROOT / "tiny/policy", "--prm", tmp_path / "prm", "--problems", ROOT / "tiny/problems.jsonl",
+               "--n", "16", "--limit", "1", "--output", tmp_path / "out.jsonl"]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr
+    assert "lm_head" not in run.stderr and "Warning" not in run.stderr, run.stderr
+    row = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])
+    scores = [score for completion in row["completions"] for score in completion["scores"]]
+    assert scores and all(0 < score < 1 for score in scores) and len(set(scores)) > 3
+
+
+# --- what is no PRM, or only half of one -------------------------------------------------------------------------------
+
+
+def told(capsys, folder, **options) -> str:
+    """The one line that a user sees instead of a traceback."""
+    with pytest.raises(SystemExit) as stop, runner.loading("--prm", "mine"):
+        load_prm(str(folder), four_bit=False, device=CPU, **options)
+    line = capsys.readouterr().err
+    assert stop.value.code == 2 and line.count("\n") == 1 and "--prm mine" in line, line
+    return line
+
+
+def without(tokenizer, token):
+    """The tokenizer before `token` was added to it."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"] = [added for added in state["added_tokens"] if added["content"] != token]
+    return type(tokenizer)(tokenizer_object=checkpoints.Tokenizer.from_str(json.dumps(state)), chat_template=tokenizer.chat_template)
+
+
+def test_an_unknown_architecture_is_named(tmp_path, capsys):
+    checkpoints.rlhflow(tmp_path, architectures=["Qwen2ForRewardModel"])
+    line = told(capsys, tmp_path)
+    assert "Qwen2ForRewardModel" in line and "--prm-family" in line and all(name in line for name in FAMILIES)
+    prm = load_prm(str(tmp_path), family="rlhflow", four_bit=False, device=CPU)  # and the user may know better
+    prm.start([PROBLEM])
+    assert prm.score([0], [STEPS[0]])[0] == pytest.approx(full_score(prm, PROBLEM, STEPS[:1]), abs=1e-4)
+
+
+def test_the_command_line_names_every_family():
+    assert list(runner.FAMILIES) == list(FAMILIES)
+
+
+@pytest.mark.parametrize("build, words", [
+    (lambda folder: checkpoints.qwen_math(folder, tokenizer=without(checkpoints.qwen_tokenizer(), "<extra_0>")), "'<extra_0>' as a single token"),
+    (lambda folder: checkpoints.skywork(folder, heads=False), "v_head.summary"),
+    (lambda folder: checkpoints.rlhflow(folder, num_hidden_layers=3), "lacks 9 weights"),
+    (lambda folder: checkpoints.skywork(folder, architectures=["Qwen2ForProcessRewardModel"]), "score.0.bias"),
+    (lambda folder: checkpoints.math_shepherd(folder, architectures=["LlamaForCausalLM"]), "no chat template"),
+    (lambda folder: checkpoints.rlhflow(folder, architectures=["MistralForCausalLM"]), "'ки' as a single token"),
+])
+def test_a_checkpoint_that_does_not_fit_is_one_line(tmp_path, capsys, build, words):
+    build(tmp_path)
+    assert words in told(capsys, tmp_path)
+
+
+def test_code_that_comes_with_a_checkpoint_is_never_run(tmp_path):
+    checkpoints.qwen_math(tmp_path)
+    for file in ("configuration_qwen2_rm.py", "modeling_qwen2_rm.py"):
+        (tmp_path / file).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    load_prm(str(tmp_path), four_bit=False, device=CPU)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickles_are_read_only_if_the_user_says_so(tmp_path, capsys):
+    """Math-Shepherd in .bin shards: refused with the flag that would allow it; with it, one line and the same scores."""
+    checkpoints.math_shepherd(tmp_path / "safe")
+    checkpoints.math_shepherd(tmp_path / "bin", pickled=True)
+    with pytest.raises(SystemExit):
+        runner.model_folder(str(tmp_path / "bin"), "--prm", False)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "--allow-pickle" in line
+    told(capsys, tmp_path / "bin")  # nor does the loader itself read them
+    folder = runner.model_folder(str(tmp_path / "bin"), "--prm", True)
+    assert capsys.readouterr().err.count("--allow-pickle") == 1
+    scores = []
+    for folder, allowed in [(folder, True), (str(tmp_path / "safe"), False)]:
+        prm = load_prm(folder, four_bit=False, device=CPU, allow_pickle=allowed)
+        prm.start([PROBLEM])
+        scores.append(prm.score([0], ["".join(STEPS)])[0])
+    assert scores[0] == scores[1]
+
+
+def test_a_pickle_that_would_run_code_does_not_even_then(tmp_path, capsys):
+    class Evil:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    checkpoints.math_shepherd(tmp_path / "prm", pickled=True, shards=1)
+    torch.save({"lm_head.weight": Evil()}, tmp_path / "prm/pytorch_model.bin")
+    torch.load(tmp_path / "prm/pytorch_model.bin", weights_only=False)
+    (tmp_path / "ran").unlink()  # so it does run where one is careless
+    told(capsys, tmp_path / "prm", allow_pickle=True)
+    assert not (tmp_path / "ran").exists()
+
+
+# --- policies as they are published ------------------------------------------------------------------------------------
+
+# generation_config.json of Llama-3.2-1B-Instruct and Qwen2.5-Math-1.5B-Instruct's sisters, but for the ids.
+LLAMA = {"do_sample": True, "temperature": 0.6, "top_p": 0.9}
+QWEN = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen"])
+def policy(request, tmp_path_factory):
+    """A random policy with several ids that end its text, and no pad token where the family has none."""
+    folder = tmp_path_factory.mktemp("policy")
+    if request.param == "llama":
+        checkpoints.rlhflow(folder)
+        tokenizer, recommended, ends = checkpoints.llama_tokenizer(), LLAMA, ["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"]
+    else:
+        checkpoints.skywork(folder, heads=False, architectures=["Qwen2ForCausalLM"])
+        tokenizer, recommended, ends = checkpoints.qwen_tokenizer(), QWEN, ["<|im_end|>", "<|endoftext|>"]
+    tokenizer.save_pretrained(folder)
+    eos = tokenizer.convert_tokens_to_ids(ends)
+    (folder / "generation_config.json").write_text(json.dumps({**recommended, "eos_token_id": eos}))
+    return (*beam.load_policy(str(folder), four_bit=False, device=CPU), eos)
+
+
+@pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.7, 0.9)])
+def test_sampling_follows_softmax_in_the_nucleus_and_nothing_else(policy, temperature, top_p):
+    """Through generate() and the cache, on an even grid of uniforms in place of chance: the second token after a prompt has
+    the frequencies of softmax(logits / T), cut to top-p and no further, whatever generation_config.json recommends."""
+    model, tokenizer, _ = policy
+    prompt = chat.encode_prompt(tokenizer, PROBLEM, system="Solve it.")
+    with torch.no_grad():
+        first = int(model(torch.tensor([prompt])).logits[0, -1].argmax())
+        probs = torch.softmax(model(torch.tensor([prompt + [first]])).logits[0, -1].double() / temperature, -1)
+    nucleus = torch.zeros_like(probs)
+    for token in probs.argsort(descending=True).tolist():  # the smallest set of likeliest tokens that makes up top_p
+        if nucleus.sum() < top_p:
+            nucleus[token] = probs[token]
+    n = 2000
+    rows = beam.select(beam.prefill(model, prompt + [first]), [0] * n)
+    steps, _ = beam.sample_steps(model, rows, torch.arange(n)[:, None] / n, [1] * n, beam.text_ends(model), temperature=temperature, top_p=top_p)
+    frequency = torch.bincount(torch.tensor(steps)[:, 0], minlength=len(probs)) / n
+    assert frequency == pytest.approx(nucleus / nucleus.sum(), abs=2 / n)
+    assert (nucleus > 0).sum() > 50 and (top_p == 1) == bool((nucleus > 0).all()), "top-k 50 or 20 would show"
+
+
+def test_each_of_several_ids_ends_a_text_and_nothing_pads_it(policy):
+    model, tokenizer, eos = policy
+    assert model.generation_config.eos_token_id == eos and model.generation_config.pad_token_id not in eos
+    prompt = chat.encode_prompt(tokenizer, PROBLEM, system="Solve it.")
+    rows = beam.select(beam.prefill(model, prompt), [0] * 400)
+    uniforms = torch.rand(400, 40, generator=torch.Generator().manual_seed(1))
+    texts, _ = beam.sample_steps(model, rows, uniforms, [40] * 400, beam.text_ends(model), temperature=2.0, top_p=1.0)
+    last = {text[-1] for text in texts if len(text) < 40}
+    assert last == set(eos) and not any(set(text[:-1]) & set(eos) for text in texts)
