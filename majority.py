@@ -39,25 +39,33 @@ if __name__ == "__main__":
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache, GenerationConfig
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from common.chat import encode_prompt
 
-# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens of the longest solution.
+# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
+CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
-def sample_solutions(policy, tokenizer, problem, generator, *, n, temperature, top_p, max_new_tokens) -> list[list[int]]:
-    """The tokens of n solutions, each to the end of text or cut at a limit. policy, tokenizer: from load_policy()."""
-    rows = select(prefill(policy, encode_prompt(tokenizer, problem)), [0] * n)
-    room = min(max_new_tokens, policy.config.max_position_embeddings - rows.mask.shape[1] - 1)
-    uniforms = torch.rand(n, room, generator=generator)
-    solutions, _ = sample_steps(policy, rows, uniforms, [room] * n, text_ends(policy), temperature=temperature, top_p=top_p)
-    return solutions
+def sample_solutions(policy, tokenizer, problems, generators, *, n, temperature, top_p, max_new_tokens) -> list[list[list[int]]]:
+    """The tokens of n solutions for each problem, each to the end of text or cut at a limit.
+
+    policy and tokenizer as load_policy() returns them; generators: a torch.Generator for each problem.
+    """
+    prompts = [encode_prompt(tokenizer, problem) for problem in problems]
+    room = [min(max_new_tokens, policy.config.max_position_embeddings - len(prompt)) for prompt in prompts]
+    rows = [i for i in range(len(problems)) for _ in range(n)]  # all n start from the prompt, which is read once
+    uniforms = torch.stack([torch.rand(max_new_tokens, generator=generators[i]) for i in rows])
+    solutions, _ = sample_steps(
+        policy, prefill(policy, prompts), rows, uniforms, [room[i] for i in rows], text_ends(policy), temperature=temperature, top_p=top_p
+    )
+    return [solutions[i * n:(i + 1) * n] for i in range(len(problems))]
 
 
 # --- the policy and its KV cache --------------------------------------------------------------------------------------
@@ -83,70 +91,121 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 
 # Copied from beam.py
 @dataclass
-class Rows:
-    r"""A batch of unfinished texts in the policy's cache.
+class Texts:
+    r"""Texts being written, and the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
+    input. With all of them in the cache there would be nothing to feed, and generate() would go wrong without a word.
 
-    The cache holds every token of a row EXCEPT THE LAST, which generate() takes as its input: with all of them in the
-    cache there would be nothing to feed, and generate() would go wrong without a word. Texts differ in length but slots
-    are a rectangle, so the mask says which slots are a row's own. select() and sample_steps() change the cache in place and
-    return the Rows to go on with; those they were given are spent.
+    The N steps sampled from one text share what came before them: a text is a row of each of these pieces, side by side.
+    Texts differ in length but a piece is a rectangle, so a mask says which slots are a row's own.
 
-        mask  0 0 1 1 1 1 1    last  .
-              1 1 1 1 1 1 1          so
-              0 1 1 1 1 1 1          \n\n
+        texts gone on with: 0 0 1 1 1 1 1    steps sampled from them: 1 1 1 1 0 (of row 0)    last tokens: "\n\n"
+                            1 1 1 1 1 1 1                             1 1 1 1 1 (of row 0)                 "\n\n"
+                                                                      1 1 1 0 0 (of row 1)                 end of text
     """
 
-    cache: DynamicCache  # in each layer keys and values [rows, kv heads, T, head_dim]
-    mask: torch.Tensor  # [rows, T]: 1 where a row has a token
-    last: torch.Tensor  # [rows, 1]: the token that is not in the cache yet
+    pieces: list  # of (cache, mask [rows, T], index): text i is its row index[i]
+    last: torch.Tensor  # [texts, 1]
+    at_once: int = 1 << 30  # how many may be written side by side; halved when the GPU's memory runs out
 
 
 # Copied from beam.py
-def prefill(policy, prompt: list[int]) -> Rows:
-    """Read the prompt once, at batch 1, however many completions it will get. Raises ValueError if it is too long."""
-    if len(prompt) >= policy.config.max_position_embeddings:
-        raise ValueError(f"the prompt has {len(prompt)} tokens, the policy takes {policy.config.max_position_embeddings}: shorten it")
-    ids = torch.tensor([prompt], device=policy.device)
-    cache = DynamicCache()
-    policy.base_model(ids[:, :-1], past_key_values=cache, use_cache=True)  # not policy(...): its logits are not needed
-    return Rows(cache, torch.ones_like(ids[:, :-1]), ids[:, -1:])
-
-
-# Copied from beam.py
-def select(rows: Rows, index: list[int]) -> Rows:
-    """New row i is old row index[i]. One gather drops, copies and reorders rows, and closes the holes in them.
-
-    Holes: the rows that end a step early are padded until the slowest has ended its own. Those slots are never attended
-    to, but would fill the cache. A stable sort of the mask moves them to the left, where the row's tokens stay in order.
-    """
-    index = torch.tensor(index, device=rows.mask.device)
-    mask = rows.mask[index]
-    slots = mask.argsort(dim=1, stable=True)[:, -int(mask.sum(1).max()):]  # [rows, T]
-    for layer in rows.cache.layers:
-        layer.keys, layer.values = (
-            kv.transpose(1, 2)[index[:, None], slots].transpose(1, 2) for kv in (layer.keys, layer.values)
-        )
-    return Rows(rows.cache, mask.gather(1, slots), rows.last[index])
-
-
-# Copied from beam.py
-def sample_steps(policy, rows: Rows, uniforms, left: list[int], ends, *, temperature, top_p) -> tuple[list[list[int]], Rows]:
-    """Let every row write on to the end of its step. Returns its new tokens, and the rows that have them in the cache.
-
-    uniforms: [rows, >= max(left)], the random numbers to draw tokens with; left: how many tokens each row may still get,
-    at least 1; ends: from step_ends() or text_ends().
-    """
-    stop = StopAt(ends, left, policy.device)
-    sampler = InverseTransformSampling(uniforms, temperature, top_p)
-    texts = policy.generate(
-        rows.last, attention_mask=torch.cat([rows.mask, torch.ones_like(rows.last)], 1), past_key_values=rows.cache,
-        max_new_tokens=max(left), logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
+def prefill(policy, prompts: list[list[int]]) -> Texts:
+    """Read each prompt once, however many steps will follow it. Raises ValueError if one is too long for the policy."""
+    longest, context = max(map(len, prompts)), policy.config.max_position_embeddings
+    if longest >= context:
+        raise ValueError(f"the prompt has {longest} tokens, the policy takes {context}: shorten it")
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=policy.device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=policy.device)
+    cache, position = DynamicCache(), (mask.cumsum(1) - 1).clamp(min=0)  # not spelled out, positions would count the padding
+    policy.base_model(  # not policy(...): its logits are not needed
+        ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position[:, :-1], past_key_values=cache, use_cache=True
     )
-    new = texts[:, 1:]  # [rows, S], padded behind a row's end
-    # The cache grew by S slots: the old last token and all new ones but the newest. Row i owns the first length[i].
-    own = torch.arange(new.shape[1], device=new.device) < stop.length[:, None]
-    rows = Rows(rows.cache, torch.cat([rows.mask, own.long()], 1), new.gather(1, stop.length[:, None] - 1))
-    return [tokens[:length] for tokens, length in zip(new.tolist(), stop.length.tolist())], rows
+    return Texts([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
+
+
+# Copied from beam.py
+def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p):
+    """One next step for each of `parents`, indices into texts, which may repeat. Returns (steps, texts with them).
+
+    steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
+    each may have, at least 1; ends: from step_ends() or text_ends().
+    """
+    row = {parent: row for row, parent in enumerate(dict.fromkeys(parents))}
+    cache, mask = select([(cache, mask, [index[parent] for parent in row]) for cache, mask, index in texts.pieces])
+    rows, last, at_once = [row[parent] for parent in parents], texts.last[parents], texts.at_once
+    steps, grown = [], []
+    while len(steps) < len(rows):
+        batch = slice(len(steps), len(steps) + at_once)
+        try:
+            new = write(policy, *select([(cache, mask, rows[batch])]), last[batch], uniforms[batch], left[batch], ends, temperature, top_p)
+            steps += new[0]
+            grown.append(new[1:])
+        except torch.cuda.OutOfMemoryError:
+            if (at_once := min(at_once, len(rows)) // 2) == 0:
+                raise
+    last = torch.tensor([step[-1:] for step in steps], device=policy.device)
+    return steps, Texts([(cache, mask, rows), (*stack(grown), list(range(len(rows))))], last, at_once)
+
+
+# Copied from beam.py
+def write(policy, cache, mask, last, uniforms, left: list[int], ends, temperature, top_p):
+    """Go on with every row to the end of its step. Returns the tokens of each step, and the cache and mask of these alone.
+
+    generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
+    differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
+    """
+    steps, grown, own = [[] for _ in left], DynamicCache(), mask[:, :0]
+    left, writing, written = torch.tensor(left, device=mask.device), torch.arange(len(left), device=mask.device), 0
+    while True:
+        stop = StopAt(ends, left[writing] - written, first=written == 0)
+        sampler = InverseTransformSampling(uniforms[writing.cpu(), written:], temperature, top_p)
+        chunk = policy.generate(
+            last, attention_mask=torch.cat([mask, torch.ones_like(last)], 1), past_key_values=cache, max_new_tokens=CHUNK,
+            logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
+        )[:, 1:]  # [rows, S]
+        S, on = chunk.shape[1], (stop.length == 0).nonzero()[:, 0]
+        length = stop.length.masked_fill(stop.length == 0, S)
+        for i, tokens, end in zip(writing.tolist(), chunk.tolist(), length.tolist()):
+            steps[i] += tokens[:end]
+        # The cache grew by S slots: the old last token and all new ones but the newest. A row owns the first length of them.
+        new = (torch.arange(S, device=mask.device) < length[:, None]).long()  # [rows, S]
+        own = torch.cat([own, own.new_zeros(len(steps), S).index_copy(0, writing, new)], 1)
+        for number, layer in enumerate(cache.layers):
+            kvs = (kv[:, :, -S:] for kv in (layer.keys, layer.values))
+            grown.update(*(kv.new_zeros(len(steps), *kv.shape[1:]).index_copy(0, writing, kv) for kv in kvs), number)
+        if len(on) == 0:
+            return steps, grown, own
+        mask = torch.cat([mask, new], 1)
+        if len(on) < len(writing):
+            cache, mask = select([(cache, mask, on)])
+        last, writing, written = chunk[on, -1:], writing[on], written + S
+
+
+# Copied from beam.py
+def select(pieces: list):
+    """The cache, and its mask, whose row i is row index[i] of each piece (cache, mask, index), side by side.
+
+    One gather drops, copies, reorders and joins rows, and closes the holes in them: where texts are written side by side, the
+    shorter are padded, and those slots would fill the cache though nothing attends to them. A stable sort of the mask moves
+    them to the left, where the row's tokens stay in order.
+    """
+    mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
+    slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
+    selected = DynamicCache()
+    for number in range(len(pieces[0][0].layers)):
+        kvs = zip(*((cache.layers[number].keys[index], cache.layers[number].values[index]) for cache, _, index in pieces))
+        selected.update(*(torch.cat(kv, 2).take_along_dim(slots[:, None, :, None], 2) for kv in kvs), number)
+    return selected, mask.gather(1, slots)
+
+
+# Copied from beam.py
+def stack(batches: list):
+    """The rows of several (cache, mask), one below the other, the shorter ones padded."""
+    S, stacked = max(mask.shape[1] for _, mask in batches), DynamicCache()
+    for number in range(len(batches[0][0].layers)):
+        kvs = zip(*((cache.layers[number].keys, cache.layers[number].values) for cache, _ in batches))
+        stacked.update(*(torch.cat([pad(kv, (0, 0, 0, S - kv.shape[2])) for kv in batch]) for batch in kvs), number)
+    return stacked, torch.cat([pad(mask, (0, S - mask.shape[1])) for _, mask in batches])
 
 
 # Copied from beam.py
@@ -184,16 +243,17 @@ class StopAt(StoppingCriteria):
     is built anew at each call, half a second with 128k tokens. Two look-ups in tables made once do the same.
     """
 
-    def __init__(self, ends, left, device):
+    def __init__(self, ends, left, *, first):
         self.whole, self.first_half, self.second_half = ends  # each [V], bool
-        self.left = torch.tensor(left, device=device)
-        self.length = torch.zeros_like(self.left)  # [rows], 0 = still writing
+        self.left = left  # [rows]
+        self.first = first  # the token in front belongs to the step before, and is no half of this one's end
+        self.length = torch.zeros_like(left)  # [rows], 0 = still writing
 
     def __call__(self, ids, scores, **_):
-        # ids: [rows, 1 + tokens so far]; the one in front belongs to the step before
+        # ids: [rows, 1 + tokens so far], the one in front being the last that was there before
         length = ids.shape[1] - 1
         stopped = self.whole[ids[:, -1]] | (length >= self.left)
-        if length > 1:
+        if length > 1 or not self.first:
             stopped |= self.first_half[ids[:, -2]] & self.second_half[ids[:, -1]]
         self.length = torch.where((self.length == 0) & stopped, length, self.length)
         return stopped  # generate() itself remembers which rows had stopped before
@@ -219,16 +279,16 @@ def main(args) -> int:
     runner.choose_models(args)
     policy, tokenizer = load_policy(runner.model_folder(args.policy, "--policy"), four_bit=args.policy_4bit, device=runner.device())
 
-    def solve(problem, generator, on_step):
-        on_step(1, args.n)
+    def solve(problems, generators, on_step):
+        on_step(1, args.n * len(problems))
         solutions = sample_solutions(
-            policy, tokenizer, problem, generator,
+            policy, tokenizer, problems, generators,
             n=args.n, temperature=args.temperature, top_p=args.top_p, max_new_tokens=args.max_new_tokens,
         )
         return [
-            dict(text=text, scores=[], tokens=len(tokens), finished=tokens[-1] in policy.generation_config.eos_token_id)
-            for text, tokens in zip(decode(tokenizer, solutions), solutions)
-        ], sum(map(len, solutions))
+            [dict(text=text, scores=[], tokens=len(tokens), finished=tokens[-1] in policy.generation_config.eos_token_id)
+             for text, tokens in zip(decode(tokenizer, found), found)] for found in solutions
+        ], [sum(map(len, found)) for found in solutions]
 
     return runner.run(args, solve, {"policy": runner.Meter(policy)})
 

@@ -13,10 +13,9 @@ no M to choose, and a solution that ends takes its place out of the budget B of 
               └─ 0.1
 
 Wu et al. 2024, "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference for LLM Problem-Solving",
-section 3.2 (https://arxiv.org/abs/2408.00724). The balance temperature T_b runs from "all to the best" (T_b -> 0) to
-"the same to each" (T_b large). The default is the 0.2 of the authors' configuration (their paper says 0.1): at 0.2 a
-step with a reward 0.14 higher gets twice the children. The N leaves are N samples, equal ones included, and a vote is
-weighted by their rewards.
+section 3.2 (https://arxiv.org/abs/2408.00724). The balance temperature T_b runs from "all to the best" (T_b -> 0) to "the
+same to each" (T_b large). The default is the 0.2 of the authors' configuration (their paper says 0.1): at 0.2 a step with
+a reward 0.14 higher gets twice the children. The N leaves are N samples and N votes, equal ones included.
 
     python rebase.py --n 64                              # a problem set: a table of accuracy and cost
     python rebase.py --n 64 --problem "What is 7 * 8?"   # one question
@@ -48,13 +47,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
+from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache, GenerationConfig
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from common.chat import encode_prompt
 from common.prm import load_prm
 
-# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens of the longest new step.
+# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
+CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
@@ -65,44 +66,50 @@ from common.prm import load_prm
 class Node:
     """A partial solution: the steps from the question to here."""
 
+    problem: int  # of which of the problems being solved side by side
+    row: int  # its index among the texts last sampled, by which both models know it
     tokens: list[int] = field(default_factory=list)  # the policy's own: text is never tokenized again
     scores: list[float] = field(default_factory=list)  # the PRM's, one for each step
     value: float = 0.0  # what the search goes by: the scores reduced to one number
-    row: int = 0  # its index in the batch of the last step sampled, by which both models' caches know it
     finished: bool = False  # ended by the end of text
     cut: bool = False  # ended by a limit
 
 
 @torch.inference_mode()
-def rebase(policy, tokenizer, prm, problem, generator, *,
+def rebase(policy, tokenizer, prm, problems, generators, *,
            n, balance_temperature, rounding, max_steps, temperature, top_p, max_new_tokens, reduce, on_step):
-    """Solve one problem. Returns n ended Nodes, and the number of tokens sampled.
+    """Solve problems side by side. Returns for each its n ended Nodes; and for each the number of tokens sampled.
 
-    policy and tokenizer as load_policy() returns them; rounding: "round" or "ceil"; reduce(scores) -> reward;
-    on_step(step, rows) is called before each step.
+    policy and tokenizer as load_policy() returns them; generators: a torch.Generator for each problem; rounding: "round" or
+    "ceil"; reduce(scores) -> reward; on_step(step, rows) is called before each step.
     """
-    rows = prefill(policy, encode_prompt(tokenizer, problem))
-    room = min(max_new_tokens, policy.config.max_position_embeddings - rows.mask.shape[1] - 1)
-    prm.start([problem])
-    frontier, leaves, sampled = [Node()], [], 0
+    prompts = [encode_prompt(tokenizer, problem) for problem in problems]
+    room = [min(max_new_tokens, policy.config.max_position_embeddings - len(prompt)) for prompt in prompts]
+    texts = prefill(policy, prompts)
+    prm.start(problems)
+    frontiers = [[Node(i, i)] for i in range(len(problems))]
+    leaves, sampled = [[] for _ in problems], [0] * len(problems)
 
     for step in range(1, max_steps + 1):
-        budget = n - len(leaves)
-        widths = allocate(budget, [node.value for node in frontier], balance_temperature, rounding)
-        parents = [node for node, width in zip(frontier, widths) for _ in range(width)]
+        parents = []
+        for frontier, ended in zip(frontiers, leaves):
+            rewards = [node.value for node in frontier]
+            widths = allocate(n - len(ended), rewards, balance_temperature, rounding) if frontier else []
+            parents += [node for node, width in zip(frontier, widths) for _ in range(width)]
         on_step(step, len(parents))
-        rows = select(rows, [parent.row for parent in parents])
-        uniforms = torch.rand(len(parents), room, generator=generator)
-        left = [room - len(parent.tokens) for parent in parents]
+        rows = [parent.row for parent in parents]
+        uniforms = torch.stack([torch.rand(max_new_tokens, generator=generators[parent.problem]) for parent in parents])
+        left = [room[parent.problem] - len(parent.tokens) for parent in parents]
         ends = step_ends(tokenizer, policy) if step < max_steps else text_ends(policy)
-        steps, rows = sample_steps(policy, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
-        sampled += sum(map(len, steps))
+        steps, texts = sample_steps(policy, texts, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
+        scores = prm.score(rows, decode(tokenizer, steps))
 
-        scores = prm.score([parent.row for parent in parents], decode(tokenizer, steps))
         children = [grow(policy, reduce, *new) for new in zip(range(len(parents)), parents, steps, scores, left)]
-        leaves += [child for child in children if child.finished or child.cut]
-        frontier = [child for child in children if not (child.finished or child.cut)]
-        if not frontier:
+        frontiers = [[] for _ in problems]
+        for child, tokens in zip(children, steps):
+            sampled[child.problem] += len(tokens)
+            (leaves if child.finished or child.cut else frontiers)[child.problem].append(child)
+        if not any(frontiers):
             break
     return leaves, sampled
 
@@ -114,9 +121,8 @@ def allocate(budget: int, rewards: list[float], balance_temperature: float, roun
     is the method of largest remainders. "ceil", the authors' code: from the best node down, each gets the ceiling of its
     share of what is left, so that the best are rounded up and the last go without.
     """
+    rewards = rewards if max(rewards) > -math.inf else [0.0] * len(rewards)  # if no node is any good, all are alike
     rewards = torch.tensor(rewards, dtype=torch.float64)
-    if rewards.max() == -math.inf:  # no node is any good, so all are alike
-        rewards = torch.zeros_like(rewards)
     weights = ((rewards - rewards.max()) / balance_temperature).exp()  # the best is exp(0), so the sum is never 0
     if rounding == "round":
         shares = (budget * weights / weights.sum()).tolist()
@@ -137,10 +143,8 @@ def allocate(budget: int, rewards: list[float], balance_temperature: float, roun
 def grow(policy, reduce, row, parent, tokens, scores, left) -> Node:
     """The child that continues `parent` by one step. left: how many tokens it could have had."""
     finished = tokens[-1] in policy.generation_config.eos_token_id
-    child = Node(
-        tokens=parent.tokens + tokens, scores=parent.scores + scores, row=row,
-        finished=finished, cut=not finished and len(tokens) >= left,
-    )
+    cut = not finished and len(tokens) >= left
+    child = Node(parent.problem, row, parent.tokens + tokens, parent.scores + scores, finished=finished, cut=cut)
     # A blank step has no score of its own. With its parent's it would often win, and the search would fill with blanks.
     child.value = worth(child.scores, reduce) if scores or finished else -math.inf
     return child
@@ -175,70 +179,121 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 
 # Copied from beam.py
 @dataclass
-class Rows:
-    r"""A batch of unfinished texts in the policy's cache.
+class Texts:
+    r"""Texts being written, and the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
+    input. With all of them in the cache there would be nothing to feed, and generate() would go wrong without a word.
 
-    The cache holds every token of a row EXCEPT THE LAST, which generate() takes as its input: with all of them in the
-    cache there would be nothing to feed, and generate() would go wrong without a word. Texts differ in length but slots
-    are a rectangle, so the mask says which slots are a row's own. select() and sample_steps() change the cache in place and
-    return the Rows to go on with; those they were given are spent.
+    The N steps sampled from one text share what came before them: a text is a row of each of these pieces, side by side.
+    Texts differ in length but a piece is a rectangle, so a mask says which slots are a row's own.
 
-        mask  0 0 1 1 1 1 1    last  .
-              1 1 1 1 1 1 1          so
-              0 1 1 1 1 1 1          \n\n
+        texts gone on with: 0 0 1 1 1 1 1    steps sampled from them: 1 1 1 1 0 (of row 0)    last tokens: "\n\n"
+                            1 1 1 1 1 1 1                             1 1 1 1 1 (of row 0)                 "\n\n"
+                                                                      1 1 1 0 0 (of row 1)                 end of text
     """
 
-    cache: DynamicCache  # in each layer keys and values [rows, kv heads, T, head_dim]
-    mask: torch.Tensor  # [rows, T]: 1 where a row has a token
-    last: torch.Tensor  # [rows, 1]: the token that is not in the cache yet
+    pieces: list  # of (cache, mask [rows, T], index): text i is its row index[i]
+    last: torch.Tensor  # [texts, 1]
+    at_once: int = 1 << 30  # how many may be written side by side; halved when the GPU's memory runs out
 
 
 # Copied from beam.py
-def prefill(policy, prompt: list[int]) -> Rows:
-    """Read the prompt once, at batch 1, however many completions it will get. Raises ValueError if it is too long."""
-    if len(prompt) >= policy.config.max_position_embeddings:
-        raise ValueError(f"the prompt has {len(prompt)} tokens, the policy takes {policy.config.max_position_embeddings}: shorten it")
-    ids = torch.tensor([prompt], device=policy.device)
-    cache = DynamicCache()
-    policy.base_model(ids[:, :-1], past_key_values=cache, use_cache=True)  # not policy(...): its logits are not needed
-    return Rows(cache, torch.ones_like(ids[:, :-1]), ids[:, -1:])
-
-
-# Copied from beam.py
-def select(rows: Rows, index: list[int]) -> Rows:
-    """New row i is old row index[i]. One gather drops, copies and reorders rows, and closes the holes in them.
-
-    Holes: the rows that end a step early are padded until the slowest has ended its own. Those slots are never attended
-    to, but would fill the cache. A stable sort of the mask moves them to the left, where the row's tokens stay in order.
-    """
-    index = torch.tensor(index, device=rows.mask.device)
-    mask = rows.mask[index]
-    slots = mask.argsort(dim=1, stable=True)[:, -int(mask.sum(1).max()):]  # [rows, T]
-    for layer in rows.cache.layers:
-        layer.keys, layer.values = (
-            kv.transpose(1, 2)[index[:, None], slots].transpose(1, 2) for kv in (layer.keys, layer.values)
-        )
-    return Rows(rows.cache, mask.gather(1, slots), rows.last[index])
-
-
-# Copied from beam.py
-def sample_steps(policy, rows: Rows, uniforms, left: list[int], ends, *, temperature, top_p) -> tuple[list[list[int]], Rows]:
-    """Let every row write on to the end of its step. Returns its new tokens, and the rows that have them in the cache.
-
-    uniforms: [rows, >= max(left)], the random numbers to draw tokens with; left: how many tokens each row may still get,
-    at least 1; ends: from step_ends() or text_ends().
-    """
-    stop = StopAt(ends, left, policy.device)
-    sampler = InverseTransformSampling(uniforms, temperature, top_p)
-    texts = policy.generate(
-        rows.last, attention_mask=torch.cat([rows.mask, torch.ones_like(rows.last)], 1), past_key_values=rows.cache,
-        max_new_tokens=max(left), logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
+def prefill(policy, prompts: list[list[int]]) -> Texts:
+    """Read each prompt once, however many steps will follow it. Raises ValueError if one is too long for the policy."""
+    longest, context = max(map(len, prompts)), policy.config.max_position_embeddings
+    if longest >= context:
+        raise ValueError(f"the prompt has {longest} tokens, the policy takes {context}: shorten it")
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=policy.device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=policy.device)
+    cache, position = DynamicCache(), (mask.cumsum(1) - 1).clamp(min=0)  # not spelled out, positions would count the padding
+    policy.base_model(  # not policy(...): its logits are not needed
+        ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position[:, :-1], past_key_values=cache, use_cache=True
     )
-    new = texts[:, 1:]  # [rows, S], padded behind a row's end
-    # The cache grew by S slots: the old last token and all new ones but the newest. Row i owns the first length[i].
-    own = torch.arange(new.shape[1], device=new.device) < stop.length[:, None]
-    rows = Rows(rows.cache, torch.cat([rows.mask, own.long()], 1), new.gather(1, stop.length[:, None] - 1))
-    return [tokens[:length] for tokens, length in zip(new.tolist(), stop.length.tolist())], rows
+    return Texts([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
+
+
+# Copied from beam.py
+def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p):
+    """One next step for each of `parents`, indices into texts, which may repeat. Returns (steps, texts with them).
+
+    steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
+    each may have, at least 1; ends: from step_ends() or text_ends().
+    """
+    row = {parent: row for row, parent in enumerate(dict.fromkeys(parents))}
+    cache, mask = select([(cache, mask, [index[parent] for parent in row]) for cache, mask, index in texts.pieces])
+    rows, last, at_once = [row[parent] for parent in parents], texts.last[parents], texts.at_once
+    steps, grown = [], []
+    while len(steps) < len(rows):
+        batch = slice(len(steps), len(steps) + at_once)
+        try:
+            new = write(policy, *select([(cache, mask, rows[batch])]), last[batch], uniforms[batch], left[batch], ends, temperature, top_p)
+            steps += new[0]
+            grown.append(new[1:])
+        except torch.cuda.OutOfMemoryError:
+            if (at_once := min(at_once, len(rows)) // 2) == 0:
+                raise
+    last = torch.tensor([step[-1:] for step in steps], device=policy.device)
+    return steps, Texts([(cache, mask, rows), (*stack(grown), list(range(len(rows))))], last, at_once)
+
+
+# Copied from beam.py
+def write(policy, cache, mask, last, uniforms, left: list[int], ends, temperature, top_p):
+    """Go on with every row to the end of its step. Returns the tokens of each step, and the cache and mask of these alone.
+
+    generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
+    differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
+    """
+    steps, grown, own = [[] for _ in left], DynamicCache(), mask[:, :0]
+    left, writing, written = torch.tensor(left, device=mask.device), torch.arange(len(left), device=mask.device), 0
+    while True:
+        stop = StopAt(ends, left[writing] - written, first=written == 0)
+        sampler = InverseTransformSampling(uniforms[writing.cpu(), written:], temperature, top_p)
+        chunk = policy.generate(
+            last, attention_mask=torch.cat([mask, torch.ones_like(last)], 1), past_key_values=cache, max_new_tokens=CHUNK,
+            logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
+        )[:, 1:]  # [rows, S]
+        S, on = chunk.shape[1], (stop.length == 0).nonzero()[:, 0]
+        length = stop.length.masked_fill(stop.length == 0, S)
+        for i, tokens, end in zip(writing.tolist(), chunk.tolist(), length.tolist()):
+            steps[i] += tokens[:end]
+        # The cache grew by S slots: the old last token and all new ones but the newest. A row owns the first length of them.
+        new = (torch.arange(S, device=mask.device) < length[:, None]).long()  # [rows, S]
+        own = torch.cat([own, own.new_zeros(len(steps), S).index_copy(0, writing, new)], 1)
+        for number, layer in enumerate(cache.layers):
+            kvs = (kv[:, :, -S:] for kv in (layer.keys, layer.values))
+            grown.update(*(kv.new_zeros(len(steps), *kv.shape[1:]).index_copy(0, writing, kv) for kv in kvs), number)
+        if len(on) == 0:
+            return steps, grown, own
+        mask = torch.cat([mask, new], 1)
+        if len(on) < len(writing):
+            cache, mask = select([(cache, mask, on)])
+        last, writing, written = chunk[on, -1:], writing[on], written + S
+
+
+# Copied from beam.py
+def select(pieces: list):
+    """The cache, and its mask, whose row i is row index[i] of each piece (cache, mask, index), side by side.
+
+    One gather drops, copies, reorders and joins rows, and closes the holes in them: where texts are written side by side, the
+    shorter are padded, and those slots would fill the cache though nothing attends to them. A stable sort of the mask moves
+    them to the left, where the row's tokens stay in order.
+    """
+    mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
+    slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
+    selected = DynamicCache()
+    for number in range(len(pieces[0][0].layers)):
+        kvs = zip(*((cache.layers[number].keys[index], cache.layers[number].values[index]) for cache, _, index in pieces))
+        selected.update(*(torch.cat(kv, 2).take_along_dim(slots[:, None, :, None], 2) for kv in kvs), number)
+    return selected, mask.gather(1, slots)
+
+
+# Copied from beam.py
+def stack(batches: list):
+    """The rows of several (cache, mask), one below the other, the shorter ones padded."""
+    S, stacked = max(mask.shape[1] for _, mask in batches), DynamicCache()
+    for number in range(len(batches[0][0].layers)):
+        kvs = zip(*((cache.layers[number].keys, cache.layers[number].values) for cache, _ in batches))
+        stacked.update(*(torch.cat([pad(kv, (0, 0, 0, S - kv.shape[2])) for kv in batch]) for batch in kvs), number)
+    return stacked, torch.cat([pad(mask, (0, S - mask.shape[1])) for _, mask in batches])
 
 
 # Copied from beam.py
@@ -276,16 +331,17 @@ class StopAt(StoppingCriteria):
     is built anew at each call, half a second with 128k tokens. Two look-ups in tables made once do the same.
     """
 
-    def __init__(self, ends, left, device):
+    def __init__(self, ends, left, *, first):
         self.whole, self.first_half, self.second_half = ends  # each [V], bool
-        self.left = torch.tensor(left, device=device)
-        self.length = torch.zeros_like(self.left)  # [rows], 0 = still writing
+        self.left = left  # [rows]
+        self.first = first  # the token in front belongs to the step before, and is no half of this one's end
+        self.length = torch.zeros_like(left)  # [rows], 0 = still writing
 
     def __call__(self, ids, scores, **_):
-        # ids: [rows, 1 + tokens so far]; the one in front belongs to the step before
+        # ids: [rows, 1 + tokens so far], the one in front being the last that was there before
         length = ids.shape[1] - 1
         stopped = self.whole[ids[:, -1]] | (length >= self.left)
-        if length > 1:
+        if length > 1 or not self.first:
             stopped |= self.first_half[ids[:, -2]] & self.second_half[ids[:, -1]]
         self.length = torch.where((self.length == 0) & stopped, length, self.length)
         return stopped  # generate() itself remembers which rows had stopped before
@@ -326,15 +382,15 @@ def main(args) -> int:
     with runner.loading("--prm", args.prm):
         prm = load_prm(prm_folder, family=args.prm_family, four_bit=args.prm_4bit, device=device, allow_pickle=args.allow_pickle)
 
-    def solve(problem, generator, on_step):
-        nodes, sampled = rebase(
-            policy, tokenizer, prm, problem, generator, n=args.n, balance_temperature=args.balance_temperature,
+    def solve(problems, generators, on_step):
+        solutions, sampled = rebase(
+            policy, tokenizer, prm, problems, generators, n=args.n, balance_temperature=args.balance_temperature,
             rounding=args.rounding, max_steps=args.max_steps, temperature=args.temperature, top_p=args.top_p,
             max_new_tokens=args.max_new_tokens, reduce=runner.REDUCE[args.reduction], on_step=on_step,
         )
-        texts = decode(tokenizer, [node.tokens for node in nodes])
         return [
-            dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished) for text, node in zip(texts, nodes)
+            [dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished)
+             for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions
         ], sampled
 
     return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)})

@@ -8,6 +8,7 @@ import argparse
 import fcntl
 import glob
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -94,6 +95,7 @@ def add_run_flags(parser, prm):
     question.add_argument("--problems", metavar="FILE", help="JSONL of problems and answers, or hub id")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
     parser.add_argument("--limit", type=positive_int, help="take the first N problems only")
+    parser.add_argument("--batch-problems", type=positive_int, help="problems solved side by side (default: 64 / n)")
     parser.add_argument("--output", metavar="FILE", help="JSONL of results (default: named in runs/)")
     parser.add_argument("--overwrite", action="store_true", help="drop what the output file holds")
     parser.add_argument("--seed", type=int, default=0, help="of every random number")
@@ -256,7 +258,7 @@ class Meter:
 
 def _identity(args):
     """What decides every answer, and so must be equal where a run goes on with a file."""
-    return {"script": SCRIPT} | {k: v for k, v in vars(args).items() if k not in ("limit", "output", "overwrite")}
+    return {"script": SCRIPT} | {k: v for k, v in vars(args).items() if k not in ("limit", "output", "overwrite", "batch_problems")}
 
 
 def _header(args):
@@ -363,29 +365,41 @@ def judge(problem, completions, reduction):
     return {**problem, "finished": finished, "completions": completions, "predictions": predictions, "correct": correct}
 
 
-def attempt(args, solve, meters, problem, on_step):
-    """The whole row of one problem; whatever goes wrong inside becomes its "error"."""
+def attempt(args, solve, meters, problems, on_step):
+    """The whole rows of problems solved side by side. Where that fails, each is tried alone; what fails then is its "error".
+
+    What the batch cost is shared among its rows in proportion to the tokens generated for each, and adds up exactly.
+    """
     import torch
-    seed = int.from_bytes(hashlib.sha256(f"{args.seed}:{problem['id']}".encode()).digest()[:8], "big")
+    seeds = [hashlib.sha256(f"{args.seed}:{problem['id']}".encode()).digest()[:8] for problem in problems]
+    generators = [torch.Generator().manual_seed(int.from_bytes(seed, "big")) for seed in seeds]
     for meter in meters.values():
         meter.take()
-    start = time.perf_counter()
+    start, failure = time.perf_counter(), None
     try:
-        completions, generated = solve(problem["problem"], torch.Generator().manual_seed(seed), on_step)
-        row = judge(problem, completions, getattr(args, "reduction", None))
+        answers, generated = solve([problem["problem"] for problem in problems], generators, on_step)
+        rows = [judge(problem, found, getattr(args, "reduction", None)) for problem, found in zip(problems, answers, strict=True)]
     except Exception as error:
         at = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(at.filename)}:{at.lineno}"
-        return {**problem, "error": f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"}
+        failure = f"{type(error).__name__}: {' '.join(str(error).split())} ({os.path.basename(at.filename)}:{at.lineno})"
+    if failure:
+        torch.cuda.empty_cache()  # most likely memory ran out: let what comes next start from a clean slate
+        if len(problems) == 1:
+            return [{**problems[0], "error": failure}]
+        return [row for problem in problems for row in attempt(args, solve, meters, [problem], on_step)]
     cost = {"prm": (0, 0)} | {name: meter.take() for name, meter in meters.items()}
-    row["usage"] = {"generated_tokens": generated, "policy_tokens": cost["policy"][0], "prm_tokens": cost["prm"][0],
-                    "flops": sum(flops for _, flops in cost.values()), "seconds": round(time.perf_counter() - start, 3)}
-    return row
+    total = {"policy_tokens": cost["policy"][0], "prm_tokens": cost["prm"][0], "flops": sum(flops for _, flops in cost.values()),
+             "seconds": time.perf_counter() - start}
+    upto = list(itertools.accumulate(generated, initial=0))
+    for i, row in enumerate(rows):
+        row["usage"] = {"generated_tokens": generated[i]}
+        row["usage"] |= {k: v * upto[i + 1] // upto[-1] - v * upto[i] // upto[-1] for k, v in total.items() if k != "seconds"}
+        row["usage"]["seconds"] = round(total["seconds"] * generated[i] / upto[-1], 3)
+    return rows
 
 
 def work(args, solve, meters, problems):
     """Solve what args.output has not yet: this process its share, each row on disk when its problem is done."""
-    import torch
     import torch.distributed as dist
     from tqdm import tqdm
     todo, right, rule = [], [], "weighted" if "prm" in meters else "majority"
@@ -412,14 +426,13 @@ def work(args, solve, meters, problems):
             speed = tokens / (time.perf_counter() - start)
             bar.set_postfix_str(f"step {step}, {alive} rows, {sum(right)} right, {speed:.0f} tokens/s", refresh=False)
             bar.update(0)
-        for problem in share:
-            row = attempt(args, solve, meters, problem, on_step)
-            append(file, row)
-            if "error" in row:
-                torch.cuda.empty_cache()  # most likely memory ran out: let the next problem start from a clean slate
-            tokens += row.get("usage", {}).get("generated_tokens", 0)
-            right.append(row.get("correct", {}).get(rule, False))
-            bar.update()
+        side_by_side = args.batch_problems or max(1, 64 // args.n)  # few completions each would leave a GPU idle
+        for first in range(0, len(share), side_by_side):
+            rows = attempt(args, solve, meters, share[first:first + side_by_side], on_step)
+            append(file, *rows)
+            tokens += sum(row.get("usage", {}).get("generated_tokens", 0) for row in rows)
+            right += [row.get("correct", {}).get(rule, False) for row in rows]
+            bar.update(len(rows))
     if WORLD > 1:
         dist.barrier()
     if RANK == 0:
@@ -430,9 +443,9 @@ def run(args, solve, meters):
     """Solve the problems into args.output and print the table, or answer args.problem. Returns the exit code: 0, 1 if
     problems failed (the same command tries them again), 130 after Ctrl-C.
 
-    solve(problem, generator, on_step) -> (completions, generated_tokens): `generator` is a CPU torch.Generator of the
-    problem's own, so that neither order nor share nor limit changes an answer; on_step(step, rows) shows progress;
-    a completion is {"text", "scores": [float a step] ([] without a PRM), "tokens": int, "finished": bool}.
+    solve(problems, generators, on_step) -> (completions of each, generated tokens of each): every problem has a CPU
+    torch.Generator of its own, so that neither batch nor order, share or limit changes an answer; on_step(step, rows) shows
+    progress; a completion is {"text", "scores": [float a step] ([] without a PRM), "tokens": int, "finished": bool}.
     meters: {"policy": Meter, "prm": Meter}, the latter only where there is a PRM.
     Processes that accelerate or torchrun started share the problems; several machines need one file system.
     """

@@ -25,34 +25,41 @@ def plain_step(policy, tokenizer, prefix, uniforms, left, temperature, *, to_the
     return new
 
 
+PROMPTS = [PROBLEM, "Evaluate $8+5$."]  # of different length
+
+
+def cached_tokens(texts, i):
+    """How many tokens of text i the cache holds, over all of its pieces."""
+    return sum(int(mask[index[i]].sum()) for _, mask, index in texts.pieces)
+
+
 def test_cached_equals_uncached_over_ragged_steps_and_selections(pair):
-    """Five steps with rows dropped, doubled and reordered in between: the same tokens, to the last one."""
+    """Two prompts, five steps with rows dropped, doubled and reordered in between: the same tokens, to the last one."""
     policy, tokenizer, _ = pair
-    prompt, generator = encode_prompt(tokenizer, PROBLEM), torch.Generator().manual_seed(3)
-    rows, texts, ragged = beam.prefill(policy, prompt), [[]], 0
+    prompts, generator = [encode_prompt(tokenizer, problem) for problem in PROMPTS], torch.Generator().manual_seed(3)
+    texts, plain, ragged, long = beam.prefill(policy, prompts), prompts, 0, 0
     ends = beam.step_ends(tokenizer, policy)
-    for index in [[0] * 6, [5, 0, 0, 3], [1, 3, 1, 2, 0], [4, 4, 2], [2, 0, 1, 1]]:
-        rows, texts = beam.select(rows, index), [texts[i] for i in index]
-        uniforms = torch.rand(len(index), 40, generator=generator)
-        steps, rows = beam.sample_steps(policy, rows, uniforms, [40] * len(index), ends, temperature=1.3, top_p=1.0)
+    for index in [[0, 1, 0, 1, 0, 0], [5, 0, 0, 3], [1, 3, 1, 2, 0], [4, 4, 2], [2, 0, 1, 1]]:
+        plain, uniforms = [plain[i] for i in index], torch.rand(len(index), 40, generator=generator)
+        steps, texts = beam.sample_steps(policy, texts, index, uniforms, [40] * len(index), ends, temperature=1.3, top_p=1.0)
         for i, step in enumerate(steps):
-            assert step == plain_step(policy, tokenizer, prompt + texts[i], uniforms[i], 40, 1.3)
-        texts = [text + step for text, step in zip(texts, steps)]
+            assert step == plain_step(policy, tokenizer, plain[i], uniforms[i], 40, 1.3)
+        plain = [text + step for text, step in zip(plain, steps)]
         ragged += len(set(map(len, steps))) > 1
-        # The invariant: the cache holds all of a row but its last token, and nothing else that can be attended to.
-        assert rows.mask.sum(1).tolist() == [len(prompt) + len(text) - 1 for text in texts]
-        assert rows.last[:, 0].tolist() == [text[-1] for text in texts]
-    assert ragged >= 3, "the steps must differ in length, or this shows nothing"
+        long += max(map(len, steps)) > beam.CHUNK > min(map(len, steps))
+        # The invariant: the cache holds all of a text but its last token, and nothing else that can be attended to.
+        assert [cached_tokens(texts, i) for i in range(len(index))] == [len(text) - 1 for text in plain]
+        assert texts.last[:, 0].tolist() == [text[-1] for text in plain]
+    assert ragged >= 3 and long >= 1, "the steps must differ in length, and some outlive others by a chunk, or this shows nothing"
 
 
 def test_greedy_cached_equals_uncached_after_selection(pair):
     policy, tokenizer, _ = pair
     prompt, generator = encode_prompt(tokenizer, PROBLEM), torch.Generator().manual_seed(5)
-    ends = beam.step_ends(tokenizer, policy)
-    rows = beam.select(beam.prefill(policy, prompt), [0] * 4)
-    first, rows = beam.sample_steps(policy, rows, torch.rand(4, 60, generator=generator), [60] * 4, ends, temperature=1.5, top_p=1.0)
-    rows = beam.select(rows, [3, 1, 1])
-    second, rows = beam.sample_steps(policy, rows, None, [60] * 3, beam.text_ends(policy), temperature=0.0, top_p=1.0)
+    texts, ends, none = beam.prefill(policy, [prompt]), beam.step_ends(tokenizer, policy), torch.zeros(3, 60)
+    uniforms = torch.rand(4, 60, generator=generator)
+    first, texts = beam.sample_steps(policy, texts, [0] * 4, uniforms, [60] * 4, ends, temperature=1.5, top_p=1.0)
+    second, _ = beam.sample_steps(policy, texts, [3, 1, 1], none, [60] * 3, beam.text_ends(policy), temperature=0.0, top_p=1.0)
     for i, step in zip([3, 1, 1], second):
         assert step == plain_step(policy, tokenizer, prompt + first[i], None, 60, 0.0, to_the_end=True)
 
@@ -62,22 +69,89 @@ def test_a_row_does_not_depend_on_the_rest_of_the_batch(pair):
     prompt, ends = encode_prompt(tokenizer, PROBLEM), beam.step_ends(tokenizer, policy)
     uniforms = torch.rand(7, 40, generator=torch.Generator().manual_seed(1))
     run = lambda u: beam.sample_steps(
-        policy, beam.select(beam.prefill(policy, prompt), [0] * len(u)), u, [40] * len(u), ends, temperature=1.3, top_p=0.9
+        policy, beam.prefill(policy, [prompt]), [0] * len(u), u, [40] * len(u), ends, temperature=1.3, top_p=0.9
     )[0]
     together = run(uniforms)
     assert [run(uniforms[i:i + 1])[0] for i in range(7)] == together and run(uniforms[2:5]) == together[2:5]
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_a_row_does_not_depend_on_when_others_leave(pair, monkeypatch, chunk):
+    """Whatever CHUNK is, two steps in a row are the same, and so is what the cache holds of them."""
+    policy, tokenizer, _ = pair
+    prompts, ends = [encode_prompt(tokenizer, problem) for problem in PROMPTS], beam.step_ends(tokenizer, policy)
+    uniforms = torch.rand(2, 6, 40, generator=torch.Generator().manual_seed(2))
+
+    def run():
+        texts, found = beam.prefill(policy, prompts), []
+        for index, numbers in zip([[0, 1, 0, 1, 1, 0], [5, 4, 0, 0, 1, 2]], uniforms):
+            steps, texts = beam.sample_steps(policy, texts, index, numbers, [40] * 6, ends, temperature=1.3, top_p=1.0)
+            found.append((steps, [cached_tokens(texts, i) for i in range(6)]))
+        return found
+
+    expected = run()
+    monkeypatch.setattr(beam, "CHUNK", chunk)
+    assert run() == expected
+
+
+def test_out_of_memory_halves_the_batch_and_changes_nothing(pair):
+    """A GPU that holds two rows and no more: the same steps, and the size that worked is remembered."""
+    policy, tokenizer, _ = pair
+    prompts, ends = [encode_prompt(tokenizer, problem) for problem in PROMPTS], beam.step_ends(tokenizer, policy)
+    uniforms = torch.rand(2, 7, 40, generator=torch.Generator().manual_seed(4))
+    tried, most = [], 2
+
+    def memory(module, inputs, kwargs):
+        if not inputs:  # a decoding step, not the reading of the prompts
+            tried.append(len(kwargs["input_ids"]))
+            if tried[-1] > most:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    def run():
+        texts, found = beam.prefill(policy, prompts), []
+        for index, numbers in zip([[0, 1, 0, 1, 1, 0, 0], [6, 4, 0, 0, 1, 2, 1]], uniforms):
+            tried.clear()
+            steps, texts = beam.sample_steps(policy, texts, index, numbers, [40] * 7, ends, temperature=1.3, top_p=1.0)
+            found.append((steps, [cached_tokens(texts, i) for i in range(7)]))
+        return found
+
+    expected = run()
+    hook = policy.model.register_forward_pre_hook(memory, with_kwargs=True)
+    try:
+        assert run() == expected
+        assert max(tried) == 1  # 7, then 3, then 1, and no more attempts at more in the second step
+        most = 0
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            run()
+    finally:
+        hook.remove()
+
+
+def piece(mask, values, index):
+    """A cache of one layer, its slot values telling which token they are."""
+    cache, values = beam.DynamicCache(), torch.tensor(values).float()
+    cache.update(values[:, None, :, None], values[:, None, :, None] + 100, 0)
+    return cache, torch.tensor(mask), index
+
+
 def test_select_closes_holes():
-    """Hand-made cache, slot values telling which token they are: 10 r + t for token t of row r."""
-    mask = torch.tensor([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1], [1, 0, 0, 0, 1]])
-    values = torch.tensor([[0, 1, -1, 2, -1], [-1, 10, 11, 12, 13], [20, -1, -1, -1, 21]]).float()
-    cache = beam.DynamicCache()
-    cache.update(values[:, None, :, None], values[:, None, :, None], 0)
-    rows = beam.select(beam.Rows(cache, mask, torch.tensor([[3], [14], [22]])), [2, 0, 0])
-    assert rows.mask.tolist() == [[0, 1, 1], [1, 1, 1], [1, 1, 1]] and rows.last[:, 0].tolist() == [22, 3, 3]
-    keys = rows.cache.layers[0].keys[:, 0, :, 0]
+    """10 r + t for token t of row r, -1 for a hole."""
+    mask = [[1, 1, 0, 1, 0], [0, 1, 1, 1, 1], [1, 0, 0, 0, 1]]
+    values = [[0, 1, -1, 2, -1], [-1, 10, 11, 12, 13], [20, -1, -1, -1, 21]]
+    cache, mask = beam.select([piece(mask, values, [2, 0, 0])])
+    assert mask.tolist() == [[0, 1, 1], [1, 1, 1], [1, 1, 1]]
+    keys = cache.layers[0].keys[:, 0, :, 0]
     assert keys[0, 1:].tolist() == [20, 21] and keys[1:].tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert torch.equal(cache.layers[0].values[:, 0, :, 0], keys + 100)
+
+
+def test_select_joins_the_pieces_of_a_text():
+    old = piece([[0, 1, 1], [1, 1, 1]], [[-1, 1, 2], [11, 12, 13]], [1, 0, 1])
+    new = piece([[1, 0], [1, 1], [0, 0]], [[14, -1], [3, 4], [-1, -1]], [0, 1, 2])
+    cache, mask = beam.select([old, new])
+    assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]
+    keys = cache.layers[0].keys[:, 0, :, 0]
+    assert keys[:2].tolist() == [[11, 12, 13, 14], [1, 2, 3, 4]] and keys[2, 1:].tolist() == [11, 12, 13]
 
 
 def test_a_separator_in_two_halves_ends_a_step(pair):
@@ -87,10 +161,14 @@ def test_a_separator_in_two_halves_ends_a_step(pair):
     texts = torch.tensor([  # the token in front is the last of the step before, and counts for nothing
         [a, a, one, one, a], [one, one, a, one, a], [a, a, two, a, a], [a, eos, a, a, a], [one, a, a, a, a],
     ])
-    stop = beam.StopAt(ends, [4, 4, 4, 4, 2], "cpu")
+    left = torch.tensor([4, 4, 4, 4, 2])
+    stop = beam.StopAt(ends, left, first=True)
     for length in range(1, 5):
         stop(texts[:, :1 + length], None)
     assert stop.length.tolist() == [3, 4, 2, 1, 2]
+    stop = beam.StopAt(ends, left, first=False)  # but here it is the one before in the same step
+    stop(texts[:, :2], None)
+    assert stop.length.tolist() == [0, 1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
@@ -128,8 +206,7 @@ def test_what_the_checkpoint_recommends_does_not_leak_in(pair, tmp_path):
     assert other.generation_config.eos_token_id == [4, 1]
     prompt, uniforms = encode_prompt(tokenizer, PROBLEM), torch.rand(8, 60, generator=torch.Generator().manual_seed(0))
     texts = [
-        beam.sample_steps(model, beam.select(beam.prefill(model, prompt), [0] * 8), uniforms, [60] * 8, beam.text_ends(model),
-                          temperature=1.2, top_p=1.0)[0]
+        beam.sample_steps(model, beam.prefill(model, [prompt]), [0] * 8, uniforms, [60] * 8, beam.text_ends(model), temperature=1.2, top_p=1.0)[0]
         for model in (policy, other)
     ]
     assert texts[0] == texts[1]
@@ -138,4 +215,4 @@ def test_what_the_checkpoint_recommends_does_not_leak_in(pair, tmp_path):
 def test_a_prompt_longer_than_the_context_is_named(pair):
     policy, tokenizer, _ = pair
     with pytest.raises(ValueError, match="2100 tokens, the policy takes 2048"):
-        beam.prefill(policy, [7] * 2100)
+        beam.prefill(policy, [[7] * 9, [7] * 2100])

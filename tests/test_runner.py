@@ -50,7 +50,7 @@ class Dice:
 
 def main(args):
     runner.choose_models(args)
-    def solve(problem, generator, on_step):
+    def answer(problem, generator, on_step):
         dice, completions = random.Random(generator.initial_seed()), []
         for i in range(args.n):
             on_step(i, args.n)
@@ -72,6 +72,9 @@ def main(args):
         with open("solved.log", "a") as log:
             log.write(problem + "\\n")
         return completions, 5 * args.n
+    def solve(problems, generators, on_step):
+        answers = [answer(problem, generator, on_step) for problem, generator in zip(problems, generators)]
+        return [completions for completions, _ in answers], [generated for _, generated in answers]
     return runner.run(args, solve, {"policy": Dice(), "prm": Dice()})
 
 if __name__ == "__main__":

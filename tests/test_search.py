@@ -49,8 +49,8 @@ class TablePRM:
     def __init__(self, scores):
         self.scores, self.parents, self.children = scores, [], []
 
-    def start(self, problem):
-        self.paths = [""]
+    def start(self, problems):
+        self.paths = [""] * len(problems)
 
     def score(self, parents, texts):
         self.parents.append(parents)
@@ -70,20 +70,20 @@ def search(pair, monkeypatch):
     policy = bigram_policy(tokenizer, LETTERS)
 
     def run(function, draws, scores, table=LETTERS, **settings):
-        draws, order = iter(draws), sorted("abcd", key=tokenizer.convert_tokens_to_ids)
+        draws, letters, order = iter(draws), [], sorted("abcd", key=tokenizer.convert_tokens_to_ids)
 
-        def rand(rows, room, generator):
-            letters = next(draws)
+        def on_step(step, rows):
+            letters.extend(next(draws))
             assert len(letters) == rows
-            uniforms = torch.full((rows, room), 0.5)
-            uniforms[:, 0] = torch.tensor([(order.index(letter) + 0.5) / 4 for letter in letters])
-            return uniforms
+
+        def rand(length, generator):
+            return torch.tensor([(order.index(letters.pop(0)) + 0.5) / 4] + [0.5] * (length - 1))
 
         prm = TablePRM(scores)
         with monkeypatch.context() as patch:
             patch.setattr(torch, "rand", rand)
-            nodes, sampled = function(policy, tokenizer, prm, "?", None, **{**SEARCH, **settings})
-        assert next(draws, None) is None, "fewer steps than expected"
+            (nodes,), (sampled,) = function(policy, tokenizer, prm, ["?"], [None], **{**SEARCH, "on_step": on_step, **settings})
+        assert next(draws, None) is None and not letters, "fewer steps than expected"
         assert all(node.finished != node.cut for node in nodes)
         paths = ["".join(step[:1] for step in tokenizer.decode(node.tokens).split("\n\n")) for node in nodes]
         return paths, [node.value for node in nodes], sampled, prm
@@ -223,25 +223,42 @@ def test_allocation_always_meets_the_budget():
 # --- the edges, on the bundled pair -----------------------------------------------------------------------------------
 
 
-def run_all(pair, n, width, max_steps=12, max_new_tokens=200, policy=None, temperature=0.8):
-    """{script: [(text tokens, scores or None, finished, cut)]} of every strategy for one question."""
+QUESTION = "Start with 12. Add 5, multiply by 2. What is the result?"
+
+
+def run_all(pair, n, width, max_steps=12, max_new_tokens=200, policy=None, temperature=0.8, problems=(QUESTION,), seeds=(7,)):
+    """{script: [(text tokens, scores, finished, cut)]} of every strategy for the last of the problems."""
     own, tokenizer, prm = pair
-    policy, generator = policy or own, lambda: torch.Generator().manual_seed(7)
-    question = "Start with 12. Add 5, multiply by 2. What is the result?"
+    policy = policy or own
+    start = lambda: (policy, tokenizer, prm, list(problems), [torch.Generator().manual_seed(seed) for seed in seeds])
     common = dict(temperature=temperature, top_p=1.0, max_new_tokens=max_new_tokens)
     tree = dict(common, n=n, max_steps=max_steps, reduce=SEARCH["reduce"], on_step=SEARCH["on_step"])
     eos = policy.generation_config.eos_token_id
     found = {
-        "beam": beam.beam_search(policy, tokenizer, prm, question, generator(), beam_width=width, lookahead=0, **tree)[0],
-        "dvts": dvts.dvts(policy, tokenizer, prm, question, generator(), beam_width=width, **tree)[0],
-        "rebase": rebase.rebase(policy, tokenizer, prm, question, generator(), balance_temperature=0.2, rounding="round", **tree)[0],
+        "beam": beam.beam_search(*start(), beam_width=width, lookahead=0, **tree),
+        "dvts": dvts.dvts(*start(), beam_width=width, **tree),
+        "rebase": rebase.rebase(*start(), balance_temperature=0.2, rounding="round", **tree),
     }
-    found = {name: [(node.tokens, node.scores, node.finished, node.cut) for node in nodes] for name, nodes in found.items()}
-    plain = majority.sample_solutions(policy, tokenizer, question, generator(), n=n, **common)
-    solutions, scores = best_of_n.best_of_n(policy, tokenizer, prm, question, generator(), n=n, on_step=SEARCH["on_step"], **common)
+    assert all(len(nodes) == len(sampled) == len(problems) for nodes, sampled in found.values())
+    found = {name: [(node.tokens, node.scores, node.finished, node.cut) for node in nodes[-1]] for name, (nodes, _) in found.items()}
+    plain = majority.sample_solutions(policy, tokenizer, *start()[3:], n=n, **common)
+    solutions, scores = best_of_n.best_of_n(*start(), n=n, on_step=SEARCH["on_step"], **common)
     assert solutions == plain
-    found["best_of_n"] = [(tokens, steps, tokens[-1] in eos, tokens[-1] not in eos) for tokens, steps in zip(solutions, scores)]
+    found["best_of_n"] = [(tokens, steps, tokens[-1] in eos, tokens[-1] not in eos) for tokens, steps in zip(solutions[-1], scores[-1])]
     return found
+
+
+def test_problems_solved_side_by_side_are_solved_as_if_alone(pair):
+    """Four problems of different length in one batch, that is with ragged prompts, steps and depths."""
+    others = ["Evaluate $8+5$.", "Start with 90. Divide by 3, add 5, subtract 9, divide by 2, add 7. What is the result?", "Evaluate $(7+5)\\div2+30$."]
+    for n, width in [(6, 2), (5, 4)]:
+        alone, together = (run_all(pair, n, width, problems=[*front, QUESTION], seeds=range(7 - len(front), 8), temperature=1.2)
+                           for front in ([], others))
+        assert len({len(tokens) for ended in together.values() for tokens, *_ in ended}) > 1
+        for name, ended in together.items():
+            assert [node[0] for node in ended] == [node[0] for node in alone[name]]
+            for here, there in zip(ended, alone[name]):
+                assert here[1] == pytest.approx(there[1], abs=1e-4) and here[2:] == there[2:]
 
 
 @pytest.mark.parametrize("n, width", [(1, 4), (3, 4), (4, 4), (6, 4), (10, 4), (5, 1)])
@@ -305,7 +322,7 @@ def test_worth():
 def test_a_blank_step_never_wins_by_its_parents_score(pair):
     """Parent .9, its one real continuation .8: a blank step beside it must not be taken for .9."""
     policy = bigram_policy(pair[1], LETTERS)
-    parent = beam.Node(scores=[0.9])
+    parent = beam.Node(0, 0, scores=[0.9])
     blank, real = pair[1].convert_tokens_to_ids(["ĊĊ", "a"])
     children = [beam.grow(policy, SEARCH["reduce"], 0, parent, tokens, scores, 9) for tokens, scores in [([blank], []), ([real, blank], [0.8])]]
     assert max(children, key=lambda child: child.value) is children[1]
@@ -328,30 +345,28 @@ def test_a_step_that_was_cut_does_not_end_a_subtree_that_can_go_on(search):
 def test_a_whole_search_equals_one_that_reuses_nothing(pair, monkeypatch, script, name, extra):
     """The search once with both caches and once with every text read anew for each token and score: same tree."""
     policy, tokenizer, prm = pair
-    question = "Start with 12. Add 5, multiply by 2, subtract 9. What is the result?"
+    questions = ["Start with 12. Add 5, multiply by 2, subtract 9. What is the result?", QUESTION]
     settings = dict(SEARCH, n=8, max_new_tokens=200, temperature=1.2, **extra)
-
-    class PlainRows(list):
-        """Whole texts in place of a cache."""
-        mask = torch.ones(1, 0)
+    generators = lambda: [torch.Generator().manual_seed(seed) for seed in (2, 3)]
 
     class PlainPRM:
         def start(self, problems):
-            (self.problem,), self.paths = problems, [[]]
+            self.paths = [(problem, []) for problem in problems]
 
         def score(self, parents, texts):
-            self.paths = [self.paths[p] + ([t.strip()] if t.strip() else []) for p, t in zip(parents, texts)]
-            return [full_score(prm, self.problem, path)[-1:] if text.strip() else [] for path, text in zip(self.paths, texts)]
+            self.paths = [(self.paths[p][0], self.paths[p][1] + ([t.strip()] if t.strip() else [])) for p, t in zip(parents, texts)]
+            return [full_score(prm, *path)[-1:] if text.strip() else [] for path, text in zip(self.paths, texts)]
 
-    def plain_steps(policy, rows, uniforms, left, ends, *, temperature, top_p):
-        steps = [plain_step(policy, tokenizer, *one, temperature) for one in zip(rows, uniforms, left)]
-        return steps, PlainRows(text + step for text, step in zip(rows, steps))
+    def plain_steps(policy, texts, parents, uniforms, left, ends, *, temperature, top_p):
+        steps = [plain_step(policy, tokenizer, *one, temperature) for one in zip([texts[p] for p in parents], uniforms, left)]
+        return steps, [texts[p] + step for p, step in zip(parents, steps)]
 
-    cached = getattr(script, name)(policy, tokenizer, prm, question, torch.Generator().manual_seed(2), **settings)
-    monkeypatch.setattr(script, "prefill", lambda policy, prompt: PlainRows([prompt]))
-    monkeypatch.setattr(script, "select", lambda rows, index: PlainRows(rows[i] for i in index))
+    cached = getattr(script, name)(policy, tokenizer, prm, questions, generators(), **settings)
+    monkeypatch.setattr(script, "prefill", lambda policy, prompts: prompts)
     monkeypatch.setattr(script, "sample_steps", plain_steps)
-    plain = getattr(script, name)(policy, tokenizer, PlainPRM(), question, torch.Generator().manual_seed(2), **settings)
-    assert cached[1] == plain[1] and [node.tokens for node in cached[0]] == [node.tokens for node in plain[0]]
-    for a, b in zip(cached[0], plain[0]):
-        assert a.scores == pytest.approx(b.scores, abs=1e-4)
+    plain = getattr(script, name)(policy, tokenizer, PlainPRM(), questions, generators(), **settings)
+    assert cached[1] == plain[1]
+    for found, expected in zip(cached[0], plain[0]):
+        assert [node.tokens for node in found] == [node.tokens for node in expected]
+        for a, b in zip(found, expected):
+            assert a.scores == pytest.approx(b.scores, abs=1e-4)
