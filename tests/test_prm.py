@@ -107,6 +107,9 @@ def test_a_step_beyond_the_context_has_no_score(pair, monkeypatch):
     prm.start([PROBLEM])
     short = prm.score([0], ["".join(STEPS)])[0]
     assert short[0] == whole[0] and all(math.isnan(score) for score in short[1:])
+    monkeypatch.setattr(prm, "context", prm.context - 1)
+    prm.start([PROBLEM])
+    assert all(math.isnan(score) for score in prm.score([0], ["".join(STEPS)])[0])
 
 
 def test_several_problems_at_once(pair):
