@@ -229,15 +229,16 @@ class PRM:
         nothing = torch.zeros(1, config.num_key_value_heads, 0, self.head_dim, dtype=self.model.dtype, device=self.model.device)
         self.prefix = [(nothing, nothing)] * config.num_hidden_layers  # of each layer 2 x [P, kv heads, T, head_dim]
         self.mask = torch.ones(1, 0, dtype=torch.bool, device=self.model.device)  # [P, T]: True where a slot has a token
-        self._read([0] * len(problems), [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems])
+        self._read([0] * len(problems), [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems], True)
         self.turns = [0] * len(problems)  # [children]: how many steps each has
 
     @torch.inference_mode()
-    def score(self, parents: list[int], texts: list[str]) -> list[list[float]]:
+    def score(self, parents: list[int], texts: list[str], keep: bool = True) -> list[list[float]]:
         r"""Read children: child i continues parents[i] by texts[i]. Returns a score in [0, 1] for each step in the text.
 
         Steps are separated by "\n\n" and stripped, as in the models' training data; what is empty then is no step and
-        has no score. A step beyond the PRM's context has the score NaN.
+        has no score. A step beyond the PRM's context has the score NaN. With keep=False nothing can go on from these
+        children, and their keys and values, most of the memory for many whole solutions, are dropped as they are read.
         """
         segments, ends, turns = [], [], []  # of each child: its tokens, where in them scores are due, its steps in all
         for parent, text in zip(parents, texts):
@@ -249,12 +250,12 @@ class PRM:
         distinct = list(dict.fromkeys(parents))
         self._keep(distinct)
         self.turns = turns
-        return self._read([distinct.index(parent) for parent in parents], segments, ends)
+        return self._read([distinct.index(parent) for parent in parents], segments, ends, keep)
 
     def peek(self, texts: list[str]) -> list[list[float]]:
         """Scores of texts[i] behind child i, for every child of the last call, which the next call knows nothing of."""
         before = {**vars(self), "prefix": list(self.prefix), "new": list(self.new)}
-        scores = self.score(list(range(len(texts))), texts)
+        scores = self.score(list(range(len(texts))), texts, keep=False)
         vars(self).update(before)
         return scores
 
@@ -264,14 +265,14 @@ class PRM:
         rows, each = self.row[parents], torch.arange(len(parents), device=parents.device)[:, None]
         mask = torch.cat([self.mask[self.owner[rows]], self.child[rows] == parents[:, None]], 1)
         slots = mask.long().argsort(dim=1, stable=True)[:, -int(mask.sum(1).max()):]  # real slots to the right, in order
-        for layer, old_and_new in enumerate(zip(self.prefix, self.new)):  # one by one: the old goes as the new comes
+        for layer, old_and_new in enumerate(zip(self.prefix, self.new, strict=True)):  # one by one: the old goes as the new comes
             self.prefix[layer], self.new[layer] = tuple(
                 torch.cat([old[self.owner[rows]], new[rows]], 2).transpose(1, 2)[each, slots].transpose(1, 2)
                 for old, new in zip(*old_and_new)
             ), None
         self.mask = mask.gather(1, slots)
 
-    def _read(self, parents: list[int], segments: list[list[int]], ends: list[list[int]]) -> list[list[float]]:
+    def _read(self, parents: list[int], segments: list[list[int]], ends: list[list[int]], keep: bool) -> list[list[float]]:
         """Push children through the model, segments[i] behind prefix parents[i]. Returns the scores at the places ends[i] in it."""
         packs = pack(parents, segments)
         ids, position, child, places = lay_out(packs, segments)
@@ -283,14 +284,14 @@ class PRM:
         self.owner = torch.tensor([parent for parent, _ in packs], device=device)  # [R]: the prefix of each row
         self.child = child.to(device)  # [R, L]: whose slot it is, -1 nobody's
         position = position.to(device) + self.mask.sum(1)[self.owner, None]
-        scores = self._forward_in_batches(ids.to(device), position, due.to(device))
+        scores = self._forward_in_batches(ids.to(device), position, due.to(device), keep)
         scores = scores.masked_fill(position >= self.context, torch.nan).tolist()
         return [[scores[row][start + end] for end in at] for (row, start), at in zip(places, ends)]
 
-    def _forward_in_batches(self, ids, position, due):
+    def _forward_in_batches(self, ids, position, due, keep):
         """As many rows at a time as memory allows, half of that if it was too many. All [R, L]; returns scores where due, else 0."""
         (R, L), done = ids.shape, 0
-        self.new = [tuple(kv.new_zeros(R, kv.shape[1], L, kv.shape[3]) for kv in layer) for layer in self.prefix]  # 2 x [R, kv heads, L, head_dim]
+        self.new = [tuple(kv.new_zeros(R, kv.shape[1], L, kv.shape[3]) for kv in layer) for layer in self.prefix] if keep else []
         scores, size = torch.zeros(R, L, device=ids.device), self._rows_at_once(R, L)
         while done < R:
             rows = slice(done, done + size)
@@ -304,7 +305,7 @@ class PRM:
         return scores
 
     def _forward(self, rows, ids, position, due):
-        """Scores of one batch of rows; their new keys and values go into self.new. Prefixes are copied for these rows only."""
+        """Scores of one batch of rows; new keys and values go into self.new. Prefixes are copied for these rows only."""
         cache, owner, child, T = DynamicCache(), self.owner[rows], self.child[rows], self.mask.shape[1]
         for layer, (keys, values) in enumerate(self.prefix):
             cache.update(keys[owner], values[owner], layer)

@@ -182,6 +182,16 @@ def test_prefixes_are_stored_once(pair):
     assert prm.prefix[0][0].shape[0] == 2 and prm.prefix[0][0].shape[2] == opening + len(prm.family.turn(STEPS[0].strip(), 1))
 
 
+def test_children_that_are_not_kept_have_the_same_scores_and_no_children(pair):
+    prm = pair[2]
+    prm.start([PROBLEM])
+    kept = prm.score([0] * 3, STEPS)
+    prm.start([PROBLEM])
+    assert prm.score([0] * 3, STEPS, keep=False) == kept and prm.new == []
+    with pytest.raises(ValueError):
+        prm.score([0], [STEPS[1]])
+
+
 def test_pack_keeps_families_together_and_rows_short():
     rng = random.Random(1)
     for _ in range(300):
