@@ -61,7 +61,7 @@ def best_of_n(policy, tokenizer, prm, problem, generator, *, n, temperature, top
         policy, tokenizer, problem, generator, n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
     )
     prm.start([problem])
-    return solutions, prm.score([0] * n, decode(tokenizer, solutions))
+    return solutions, prm.score([0] * n, decode(tokenizer, solutions), keep=False)
 
 
 # Copied from majority.py
