@@ -67,7 +67,7 @@ def best_of_n(policy, tokenizer, prm, problems, generators, *, n, temperature, t
     )
     prm.start(problems)
     parents = [i for i in range(len(problems)) for _ in range(n)]
-    scores = prm.score(parents, decode(tokenizer, [tokens for found in solutions for tokens in found]))
+    scores = prm.score(parents, decode(tokenizer, [tokens for found in solutions for tokens in found]), keep=False)
     return solutions, [scores[i * n:(i + 1) * n] for i in range(len(problems))]
 
 

@@ -51,12 +51,13 @@ def encode(tokenizer, text: str) -> list[int]:
 def encode_prompt(tokenizer, problem: str, completion: str = "", system: str = MATH_PROMPT) -> list[int]:
     """Token ids of the chat up to and including `completion`, which the policy is to continue.
 
-    A template that knows no system role (Gemma, early Mistral) gets the system prompt at the head of the question.
+    A template that knows no system role, and refuses it (Gemma, early Mistral) or drops it without a word, gets the
+    system prompt at the head of the question.
     """
-    question = [{"role": "user", "content": problem}]
     try:
-        text = render(tokenizer, [{"role": "system", "content": system}] + question, add_generation_prompt=True)
+        text = render(tokenizer, [{"role": "system", "content": system}, {"role": "user", "content": problem}], add_generation_prompt=True)
     except TemplateError:
-        question[0]["content"] = f"{system}\n\n{problem}"
-        text = render(tokenizer, question, add_generation_prompt=True)
+        text = ""
+    if system not in text:
+        text = render(tokenizer, [{"role": "user", "content": f"{system}\n\n{problem}"}], add_generation_prompt=True)
     return encode(tokenizer, text + completion)

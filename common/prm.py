@@ -47,6 +47,7 @@ class RLHFlow:
     def turn(self, step, number):
         return (self.encode(" " + step) if number == 1 else self.next_turn + self.encode(step)) + self.reply
 
+
 class MathShepherd:
     """peiyi9979/math-shepherd-mistral-7b-prm (https://arxiv.org/abs/2312.08935).
 
@@ -75,6 +76,7 @@ class MathShepherd:
         # which is then taken off again, the text gets the tokens that it has inside of a solution.
         letter, space = chat.encode(self.tokenizer, "a"), " " if number == 1 else "\n"
         return chat.encode(self.tokenizer, f"a{space}Step {number}: {text} ки")[len(letter):]
+
 
 class Skywork:
     r"""Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B and -7B (https://github.com/SkyworkAI/skywork-o1-prm-inference).
@@ -158,8 +160,9 @@ def single_token(tokenizer, text: str) -> int:
 def plus_minus_score(tokenizer, model, folder):
     """P(+) / (P(+) + P(-)) is the sigmoid of a difference of two logits: of the head's 128k rows two will do."""
     rows = [single_token(tokenizer, "+"), single_token(tokenizer, "-")]
-    weight = model.get_input_embeddings().weight if model.config.tie_word_embeddings else tensors(folder, "lm_head.weight")[0]
-    plus, minus = weight.detach()[rows].to(model.device, torch.float32)  # each [h]
+    tied = model.config.tie_word_embeddings
+    weight = model.get_input_embeddings().weight.detach() if tied else tensors(folder, "lm_head.weight")[0]
+    plus, minus = weight[rows].to(model.device, torch.float32)  # each [h]
     return lambda hidden: torch.sigmoid(hidden @ (plus - minus))
 
 
@@ -167,7 +170,8 @@ def tensors(folder: str, *names: str) -> list[torch.Tensor]:
     """Tensors of a checkpoint that the model itself has no place for, on the CPU and never quantized."""
     found = {}
     for shard in list(Path(folder).glob("*.safetensors")) or Path(folder).glob("pytorch_model*.bin"):
-        weights = load_file(shard) if shard.suffix == ".safetensors" else torch.load(shard, map_location="cpu", mmap=True, weights_only=True)
+        safe = shard.suffix == ".safetensors"
+        weights = load_file(shard) if safe else torch.load(shard, map_location="cpu", mmap=True, weights_only=True)
         found |= {name: weights[name] for name in names if name in weights}
     if missing := set(names) - set(found):
         raise ValueError(f"it has no weights named {min(missing)}, with which PRMs of its family score")
@@ -188,7 +192,7 @@ def load_prm(folder: str, *, family: str | None = None, four_bit: bool, device: 
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
     )
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would warn of the heads, which tensors() reads, and that a GB of Llama's is left out is meant
+    logging.set_verbosity_error()  # it would warn that the heads are left out, of which tensors() reads what is needed
     model, info = AutoModel.from_pretrained(
         folder, dtype=torch.float32 if device.type == "cpu" and not four_bit else torch.bfloat16,
         quantization_config=nf4 if four_bit else None, device_map={"": device}, attn_implementation="sdpa",
@@ -229,15 +233,16 @@ class PRM:
         nothing = torch.zeros(1, config.num_key_value_heads, 0, self.head_dim, dtype=self.model.dtype, device=self.model.device)
         self.prefix = [(nothing, nothing)] * config.num_hidden_layers  # of each layer 2 x [P, kv heads, T, head_dim]
         self.mask = torch.ones(1, 0, dtype=torch.bool, device=self.model.device)  # [P, T]: True where a slot has a token
-        self._read([0] * len(problems), [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems])
+        self._read([0] * len(problems), [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems], True)
         self.turns = [0] * len(problems)  # [children]: how many steps each has
 
     @torch.inference_mode()
-    def score(self, parents: list[int], texts: list[str]) -> list[list[float]]:
+    def score(self, parents: list[int], texts: list[str], keep: bool = True) -> list[list[float]]:
         r"""Read children: child i continues parents[i] by texts[i]. Returns a score in [0, 1] for each step in the text.
 
         Steps are separated by "\n\n" and stripped, as in the models' training data; what is empty then is no step and
-        has no score. A step beyond the PRM's context has the score NaN.
+        has no score. A step beyond the PRM's context has the score NaN. With keep=False nothing can go on from these
+        children, and their keys and values, most of the memory for many whole solutions, are dropped as they are read.
         """
         segments, ends, turns = [], [], []  # of each child: its tokens, where in them scores are due, its steps in all
         for parent, text in zip(parents, texts):
@@ -249,12 +254,12 @@ class PRM:
         distinct = list(dict.fromkeys(parents))
         self._keep(distinct)
         self.turns = turns
-        return self._read([distinct.index(parent) for parent in parents], segments, ends)
+        return self._read([distinct.index(parent) for parent in parents], segments, ends, keep)
 
     def peek(self, texts: list[str]) -> list[list[float]]:
         """Scores of texts[i] behind child i, for every child of the last call, which the next call knows nothing of."""
         before = {**vars(self), "prefix": list(self.prefix), "new": list(self.new)}
-        scores = self.score(list(range(len(texts))), texts)
+        scores = self.score(list(range(len(texts))), texts, keep=False)
         vars(self).update(before)
         return scores
 
@@ -264,14 +269,14 @@ class PRM:
         rows, each = self.row[parents], torch.arange(len(parents), device=parents.device)[:, None]
         mask = torch.cat([self.mask[self.owner[rows]], self.child[rows] == parents[:, None]], 1)
         slots = mask.long().argsort(dim=1, stable=True)[:, -int(mask.sum(1).max()):]  # real slots to the right, in order
-        for layer, old_and_new in enumerate(zip(self.prefix, self.new)):  # one by one: the old goes as the new comes
+        for layer, old_and_new in enumerate(zip(self.prefix, self.new, strict=True)):  # one by one: the old goes as the new comes
             self.prefix[layer], self.new[layer] = tuple(
                 torch.cat([old[self.owner[rows]], new[rows]], 2).transpose(1, 2)[each, slots].transpose(1, 2)
                 for old, new in zip(*old_and_new)
             ), None
         self.mask = mask.gather(1, slots)
 
-    def _read(self, parents: list[int], segments: list[list[int]], ends: list[list[int]]) -> list[list[float]]:
+    def _read(self, parents: list[int], segments: list[list[int]], ends: list[list[int]], keep: bool) -> list[list[float]]:
         """Push children through the model, segments[i] behind prefix parents[i]. Returns the scores at the places ends[i] in it."""
         packs = pack(parents, segments)
         ids, position, child, places = lay_out(packs, segments)
@@ -283,14 +288,14 @@ class PRM:
         self.owner = torch.tensor([parent for parent, _ in packs], device=device)  # [R]: the prefix of each row
         self.child = child.to(device)  # [R, L]: whose slot it is, -1 nobody's
         position = position.to(device) + self.mask.sum(1)[self.owner, None]
-        scores = self._forward_in_batches(ids.to(device), position, due.to(device))
+        scores = self._forward_in_batches(ids.to(device), position, due.to(device), keep)
         scores = scores.masked_fill(position >= self.context, torch.nan).tolist()
         return [[scores[row][start + end] for end in at] for (row, start), at in zip(places, ends)]
 
-    def _forward_in_batches(self, ids, position, due):
+    def _forward_in_batches(self, ids, position, due, keep):
         """As many rows at a time as memory allows, half of that if it was too many. All [R, L]; returns scores where due, else 0."""
         (R, L), done = ids.shape, 0
-        self.new = [tuple(kv.new_zeros(R, kv.shape[1], L, kv.shape[3]) for kv in layer) for layer in self.prefix]  # 2 x [R, kv heads, L, head_dim]
+        self.new = [tuple(kv.new_zeros(R, kv.shape[1], L, kv.shape[3]) for kv in layer) for layer in self.prefix] if keep else []
         scores, size = torch.zeros(R, L, device=ids.device), self._rows_at_once(R, L)
         while done < R:
             rows = slice(done, done + size)
@@ -304,28 +309,27 @@ class PRM:
         return scores
 
     def _forward(self, rows, ids, position, due):
-        """Scores of one batch of rows; their new keys and values go into self.new. Prefixes are copied for these rows only."""
+        """Scores of one batch of rows; new keys and values go into self.new. Prefixes are copied for these rows only."""
         cache, owner, child, T = DynamicCache(), self.owner[rows], self.child[rows], self.mask.shape[1]
         for layer, (keys, values) in enumerate(self.prefix):
             cache.update(keys[owner], values[owner], layer)
         # A token sees its parent's whole prefix and, behind it, what its own child wrote before it.
         own = (child[:, :, None] == child[:, None, :]).tril()
         seen = torch.cat([self.mask[owner, None].expand(-1, ids.shape[1], -1), own], 2)  # [rows, L, T + L]
-        hidden = self.model(ids, attention_mask=seen[:, None], position_ids=position, past_key_values=cache, use_cache=True).last_hidden_state
+        output = self.model(ids, attention_mask=seen[:, None], position_ids=position, past_key_values=cache, use_cache=True)
         for (keys, values), layer in zip(self.new, cache.layers):
             keys[rows], values[rows] = layer.keys[:, :, T:], layer.values[:, :, T:]
-        return torch.zeros(ids.shape, device=ids.device).masked_scatter(due, self.family.score(hidden[due].float()))
+        return torch.zeros(ids.shape, device=ids.device).masked_scatter(due, self.family.score(output.last_hidden_state[due].float()))
 
     def _rows_at_once(self, R: int, L: int) -> int:
-        """How many of R rows of L tokens to push through the model together: all on a CPU, on a GPU what fits into its memory.
+        """How many of R rows of L tokens to push through the model together: on a CPU all, on a GPU what fits in 80% of what is free.
 
         A row in flight has prefix and new slots in the cache of every layer. The layer at work has keys and values once
-        more, repeated for all heads, the mask as numbers, and of each token about 8 vectors of the hidden size and 3 of
-        the intermediate size. A fifth of what is free is left for what this forgets.
+        more, repeated for all heads, the mask as numbers, and about 8 hidden and 3 intermediate vectors for each token.
         """
-        if self.model.device.type != "cuda":
-            return R
         config, T, device = self.model.config, self.mask.shape[1], self.model.device
+        if device.type != "cuda":
+            return R
         cached = 2 * config.num_hidden_layers * config.num_key_value_heads * self.head_dim  # numbers for each slot
         at_work = 2 * config.num_attention_heads * self.head_dim + L
         row = (T + L) * (cached + at_work) + L * (8 * config.hidden_size + 3 * config.intermediate_size)

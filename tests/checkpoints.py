@@ -9,13 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
 )
-
-TEXT = ["system user assistant question step answer", "Start with 12. Add 5, multiply by 2. What is the result?", "What is 1 + 1?",
-        "## Step 1: Add 5\n$12+5=17$\n\n## Step 2: Multiply by 2\n$17\\times2=34$\n\n", "Therefore, the final answer is: $\\boxed{34}$.\n\n"]
 
 # Llama 3 writes BOS and trims whatever it is given; 3.2 asks the clock for the date where a program has one.
 LLAMA_TEMPLATE = """\
@@ -51,15 +48,15 @@ QWEN_TEMPLATE = """\
 """
 
 
-def byte_level(special, size=420) -> Tokenizer:
-    """Byte-level BPE as Llama 3 and Qwen have it: separators join what precedes them (":\\n"), digits stay single."""
-    bpe = Tokenizer(models.BPE())
+def byte_level(special) -> Tokenizer:
+    """Byte-level BPE as Llama 3 and Qwen have it: separators join what precedes them (".\n\n" is one), digits stay single."""
+    merges = [("Ċ", "Ċ"), (".", "ĊĊ"), ("$", "ĊĊ"), (":", "Ċ"), ("#", "#"), ("t", "e"), ("te", "p"), ("S", "tep"), ("Ġ", "Step"), ("Ġ", "+")]
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + [first + second for first, second in merges]
+    bpe = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges))
     words = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     bpe.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(words), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(TEXT * 3, trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     bpe.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     return bpe
 

@@ -2,9 +2,45 @@
 
 import re
 
+import checkpoints
 import pytest
 
 from common import chat
+
+
+ONE = "## Step 1: Add.\n\n"
+TWO = ONE + "## Step 2: Go.\n\n"
+LLAMA_TEXT = (
+    "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nBe brief.<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\n1+1?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+QWEN_TEXT = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("tokenizer, prompt", [(checkpoints.llama_tokenizer(), LLAMA_TEXT), (checkpoints.qwen_tokenizer(), QWEN_TEXT)], ids=["llama", "qwen"])
+def test_two_steps_of_an_answer_token_by_token(tokenizer, prompt):
+    """Templates of the structure of Llama 3.2's, which has a clock, trims and writes BOS, and of Qwen 2.5's, which does not."""
+    empty, one, two = (chat.encode_prompt(tokenizer, "1+1?", answer, system="Be brief.") for answer in ("", ONE, TWO))
+    assert tokenizer.decode(empty) == prompt and tokenizer.decode(two) == prompt + TWO
+    assert one == empty + [260, 264, 220, 16, 25, 220, 32, 67, 67, 257]  # ## Step 1 : A d d and, as one token, ".\n\n"
+    assert two == one + [260, 264, 220, 17, 25, 220, 38, 78, 257]
+    assert two.count(tokenizer.convert_tokens_to_ids("<|begin_of_text|>")) == (1 if tokenizer.bos_token else 0)
+
+
+def test_what_these_templates_do_by_themselves():
+    """The three habits that chat.py is there for, or the tests above show nothing."""
+    tokenizer = checkpoints.llama_tokenizer()
+    messages = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": ONE}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text.endswith("Add.<|eot_id|>") and chat.DATE not in text
+    assert tokenizer(text).input_ids[:2] == [tokenizer.bos_token_id] * 2
+
+
+def test_a_template_that_drops_the_system_prompt_gets_it_in_the_question():
+    tokenizer = checkpoints.qwen_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endif %}{% endfor %}[assistant]"
+    ids = chat.encode_prompt(tokenizer, "1+1?", ONE, system="Be brief.")
+    assert tokenizer.decode(ids) == f"[user]Be brief.\n\n1+1?[assistant]{ONE}"
 
 
 def ids_and_text(tokenizer, *args):

@@ -28,14 +28,34 @@ WRONG = ["## Step 1: Add 5\n$12+5=18$\n\n", "## Step 2: Double it\n\n", "Hence\n
 # --- a plain second computation for each family: the published recipe on the whole text, in one forward without a cache ---
 
 
+def weights(prm, prefix):
+    shards = map(load_file, checkpoints.Path(prm.model.name_or_path).glob("*.safetensors"))
+    return {name.removeprefix(prefix): weight for shard in shards for name, weight in shard.items() if name.startswith(prefix)}
+
+
+@torch.no_grad()
+def plain_head(name, prm, hidden):
+    """The head as published, from the weights on disk: hidden [..., h] -> scores [...]."""
+    if name in ("rlhflow", "math-shepherd"):
+        tags = prm.tokenizer.convert_tokens_to_ids(["+", "-"] if name == "rlhflow" else ["▁+", "▁-"])
+        return (hidden @ weights(prm, "lm_head.")["weight"].T)[..., tags].softmax(-1)[..., 0]
+    if name == "skywork":
+        head = torch.nn.Linear(64, 1)
+        head.load_state_dict(weights(prm, "v_head.summary."))
+        return torch.sigmoid(head(hidden))[..., 0]
+    head = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))
+    head.load_state_dict(weights(prm, "score."))
+    return head(hidden).softmax(-1)[..., 1]
+
+
 @torch.no_grad()
 def math_shepherd_score(prm, problem, steps):
     clean = [step.strip().replace("\n", " ").split(": ", 1)[-1] if step.startswith("## ") else step.strip().replace("\n", " ") for step in steps]
     text = f"{problem} " + "\n".join(f"Step {number}: {step} ки" for number, step in enumerate(clean, 1))
     ids = torch.tensor([prm.tokenizer(text).input_ids])
+    logits = AutoModelForCausalLM.from_pretrained(prm.model.name_or_path)(ids).logits
     plus, minus, tag = prm.tokenizer.convert_tokens_to_ids(["▁+", "▁-", "▁ки"])
-    logits = AutoModelForCausalLM.from_pretrained(prm.model.name_or_path)(ids).logits[..., [plus, minus]]
-    return logits.softmax(-1)[..., 0][ids == tag].tolist()
+    return logits[..., [plus, minus]].softmax(-1)[..., 0][ids == tag].tolist()
 
 
 @torch.no_grad()
@@ -46,9 +66,7 @@ def skywork_score(prm, problem, steps):
             ids = ids + prm.tokenizer(line).input_ids + newline
         ends.append(len(ids) - 1)
     hidden = Qwen2ForCausalLM.from_pretrained(prm.model.name_or_path)(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
-    head = torch.nn.Linear(64, 1)
-    head.load_state_dict(head_weights(prm, "v_head.summary."))
-    return torch.sigmoid(head(hidden))[0, ends, 0].tolist()
+    return plain_head("skywork", prm, hidden)[0, ends].tolist()
 
 
 @torch.no_grad()
@@ -57,14 +75,7 @@ def qwen_math_score(prm, problem, steps):
     system = "Please reason step by step, and put your final answer within \\boxed{}."
     conversation = [{"role": role, "content": text} for role, text in [("system", system), ("user", problem), ("assistant", answer)]]
     ids = torch.tensor([chat.encode(prm.tokenizer, prm.tokenizer.apply_chat_template(conversation, tokenize=False))])
-    head = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))
-    head.load_state_dict(head_weights(prm, "score."))
-    return head(prm.model(ids).last_hidden_state).softmax(-1)[..., 1][ids == prm.tokenizer.convert_tokens_to_ids("<extra_0>")].tolist()
-
-
-def head_weights(prm, prefix):
-    shards = map(load_file, checkpoints.Path(prm.model.name_or_path).glob("*.safetensors"))
-    return {name.removeprefix(prefix): weight for shard in shards for name, weight in shard.items() if name.startswith(prefix)}
+    return plain_head("qwen-math", prm, prm.model(ids).last_hidden_state)[ids == prm.tokenizer.convert_tokens_to_ids("<extra_0>")].tolist()
 
 
 PLAIN = {"rlhflow": full_score, "math-shepherd": math_shepherd_score, "skywork": skywork_score, "qwen-math": qwen_math_score}
@@ -91,16 +102,16 @@ def test_step_by_step_equals_the_published_recipe(checkpoint):
     for problem, steps, scores in paths:
         assert scores == pytest.approx(PLAIN[name](prm, problems[problem], steps), abs=1e-4)
     scores = [score for *_, scores in paths for score in scores]
-    assert max(scores) - min(scores) > 0.1, "the scores must differ, or this shows nothing"
+    assert max(scores) - min(scores) > 0.02, "the scores must differ, or this shows nothing"
 
 
 def test_heads_are_not_quantized(checkpoint):
     """In 4-bit all linear layers of the trunk are packed bytes; what makes the scores is what the checkpoint holds."""
     name, folder = checkpoint
-    full, prm = (load_prm(str(folder), four_bit=four_bit, device=CPU) for four_bit in (False, True))
+    prm = load_prm(str(folder), four_bit=True, device=CPU)
     assert prm.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8 and prm.model.dtype == torch.bfloat16
     hidden = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
-    assert prm.family.score(hidden) == pytest.approx(full.family.score(hidden), abs=1e-6)
+    assert prm.family.score(hidden) == pytest.approx(plain_head(name, prm, hidden), abs=1e-6)
     prm.start([PROBLEM])
     assert len(prm.score([0], ["".join(STEPS)])[0]) == 3
 
@@ -191,14 +202,15 @@ def test_pickles_are_read_only_if_the_user_says_so(tmp_path, capsys):
     assert scores[0] == scores[1]
 
 
-def test_a_pickle_that_would_run_code_does_not_even_then(tmp_path, capsys):
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "pytorch_model-extra.bin"])  # the trunk's, and where a head may be
+def test_a_pickle_that_would_run_code_does_not_even_then(tmp_path, capsys, file):
     class Evil:
         def __reduce__(self):
             return open, (str(tmp_path / "ran"), "w")
 
     checkpoints.math_shepherd(tmp_path / "prm", pickled=True, shards=1)
-    torch.save({"lm_head.weight": Evil()}, tmp_path / "prm/pytorch_model.bin")
-    torch.load(tmp_path / "prm/pytorch_model.bin", weights_only=False)
+    torch.save({"lm_head.weight": Evil()}, tmp_path / "prm" / file)
+    torch.load(tmp_path / "prm" / file, weights_only=False)
     (tmp_path / "ran").unlink()  # so it does run where one is careless
     told(capsys, tmp_path / "prm", allow_pickle=True)
     assert not (tmp_path / "ran").exists()
@@ -229,13 +241,14 @@ def policy(request, tmp_path_factory):
 
 @pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.7, 0.9)])
 def test_sampling_follows_softmax_in_the_nucleus_and_nothing_else(policy, temperature, top_p):
-    """Through generate() and the cache, on an even grid of uniforms in place of chance: the second token after a prompt has
-    the frequencies of softmax(logits / T), cut to top-p and no further, whatever generation_config.json recommends."""
+    """Through generate() and the cache, on an even grid of uniforms in place of chance: a token has the frequencies of
+    softmax(logits / T), cut to top-p and no further, whatever generation_config.json recommends."""
     model, tokenizer, _ = policy
-    prompt = chat.encode_prompt(tokenizer, PROBLEM, system="Solve it.")
+    prompt = chat.encode_prompt(tokenizer, "1 + 1?", system="Solve it.")
     with torch.no_grad():
-        first = int(model(torch.tensor([prompt])).logits[0, -1].argmax())
-        probs = torch.softmax(model(torch.tensor([prompt + [first]])).logits[0, -1].double() / temperature, -1)
+        logits = model(torch.tensor([prompt + [token] for token in range(len(tokenizer))])).logits[:, -1].double()
+    first = int(logits.diagonal().argmax())  # the token likeliest to be repeated: a penalty on that would show
+    probs = torch.softmax(logits[first] / temperature, -1)
     nucleus = torch.zeros_like(probs)
     for token in probs.argsort(descending=True).tolist():  # the smallest set of likeliest tokens that makes up top_p
         if nucleus.sum() < top_p:

@@ -3,14 +3,15 @@
 import math
 import random
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from common import chat
-from common.prm import PACK_TOKENS, RLHFlow, pack
+from common.prm import PACK_TOKENS, PRM, RLHFlow, pack
 
 PROBLEM = "Start with 12. Add 5, multiply by 2. What is the result?"
 STEPS = ["## Step 1: Add 5\n$12+5=17$\n\n", "## Step 2: Multiply by 2\n$17\\times2=34$\n\n", "Therefore, the final answer is: $\\boxed{34}$. I hope it is correct."]
@@ -107,6 +108,9 @@ def test_a_step_beyond_the_context_has_no_score(pair, monkeypatch):
     prm.start([PROBLEM])
     short = prm.score([0], ["".join(STEPS)])[0]
     assert short[0] == whole[0] and all(math.isnan(score) for score in short[1:])
+    monkeypatch.setattr(prm, "context", prm.context - 1)
+    prm.start([PROBLEM])
+    assert all(math.isnan(score) for score in prm.score([0], ["".join(STEPS)])[0])
 
 
 def test_several_problems_at_once(pair):
@@ -153,6 +157,21 @@ def test_out_of_memory_halves_the_batch_and_changes_no_score(pair, monkeypatch):
     assert all(got == pytest.approx(want, abs=1e-5) for got, want in zip(run(), expected, strict=True))
 
 
+@pytest.mark.parametrize("gigabytes, rows", [(10, 35), (100, 64), (0.1, 1)])
+def test_the_estimate_for_a_gpu(monkeypatch, gigabytes, rows):
+    """64 rows of 500 tokens behind 500 of prefix through Llama-3.1-8B in bfloat16: 0.22 GB each, added up by hand.
+
+    1000 slots x (65,536 numbers in the caches, 8,192 in repeated heads, 500 of mask) + 500 x (8 x 4096 + 3 x 14,336)."""
+    config = LlamaConfig(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
+                         head_dim=128, attn_implementation="sdpa")
+    prm = PRM(SimpleNamespace(config=config, device=torch.device("cuda"), dtype=torch.bfloat16), None, None)
+    prm.mask = torch.ones(16, 500)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gigabytes * 1e9 - 1e9, 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3e9)  # 1 GB of it in the allocator's hands but unused
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2e9)
+    assert prm._rows_at_once(64, 500) == rows
+
+
 def test_a_row_that_does_not_fit_alone_is_an_error(pair):
     prm = pair[2]
 
@@ -177,6 +196,16 @@ def test_prefixes_are_stored_once(pair):
     assert keys.shape[0] == 1 and keys.shape[2] == opening and new.shape[0] == len(prm.owner) > 1
     prm.score([7, 7, 3], [STEPS[1]] * 3)
     assert prm.prefix[0][0].shape[0] == 2 and prm.prefix[0][0].shape[2] == opening + len(prm.family.turn(STEPS[0].strip(), 1))
+
+
+def test_children_that_are_not_kept_have_the_same_scores_and_no_children(pair):
+    prm = pair[2]
+    prm.start([PROBLEM])
+    kept = prm.score([0] * 3, STEPS)
+    prm.start([PROBLEM])
+    assert prm.score([0] * 3, STEPS, keep=False) == kept and prm.new == []
+    with pytest.raises(ValueError):
+        prm.score([0], [STEPS[1]])
 
 
 def test_pack_keeps_families_together_and_rows_short():
