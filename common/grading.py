@@ -39,6 +39,9 @@ MP = mpmath.MPContext()      # a private context: the precision of the shared on
 MP.dps, KEPT = 800, 640      # digits computed, and digits kept in a key: 2^{2024} has 610
 TINY = MP.mpf(10) ** -700    # more than rounding leaves of a sum that is zero
 LOCK = threading.Lock()      # the parser's grammar keeps a cache that all threads share
+INSIDE = r"(?:[^{}\\]++|\\.)*+"                           # of braces; each round allows one more level of them
+for _ in range(12):
+    INSIDE = rf"(?:[^{{}}\\]++|\\.|\{{{INSIDE}\}})*+"
 
 
 class Unreadable(ValueError):
@@ -72,11 +75,15 @@ def weighted(answers: list[str | None], scores: list[float]) -> str | None:
     return first[max(totals, key=totals.get)] if totals else None
 
 
+BOX = re.compile(
+    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))" % (INSIDE, MAX_CHARS, MAX_CHARS), re.S)
+
+
 def extract_answer(completion: str) -> str | None:
     r"""The final answer that a completion states, or None.
 
-    - The last box wins: \boxed{..}, \boxed {..} or \fbox{..}, with any braces inside. Of a box in a
-      box, the outer one counts.
+    - The last box wins: \boxed{..}, \boxed {..} or \fbox{..}, with braces inside up to 12 deep. Of a box in
+      a box, the outer one counts.
     - An empty box says nothing, so it does not displace an earlier one.
     - A box that is never closed (the completion was cut off) ends with its line, or at a "$".
     - \boxed 5, without braces, holds what stands before the next space or "$".
@@ -84,26 +91,16 @@ def extract_answer(completion: str) -> str | None:
       line with mathematics in $..$ or \(..\), the first of that.
     - Else None: the last number in a text is not a statement of an answer.
     """
-    opened, close = [], {}                                # where each brace is closed, in one pass
-    for brace in re.finditer(r"\\.|[{}]", completion, re.S):
-        if brace[0] == "{":
-            opened.append(brace.start())
-        elif brace[0] == "}" and opened:
-            close[opened.pop()] = brace.start()
-    answer, end = None, 0
-    for box in re.finditer(r"\\(?:boxed|fbox)(?![A-Za-z])\s*(\{?)", completion):
-        if (start := box.end()) > end:                    # else it is inside the box before it
-            end = close.get(start - 1, 0) if box[1] else 0
-            cut_off = re.compile(r"[^\n$]*" if box[1] else r"[^\s$]*").match(completion, start, start + MAX_CHARS)[0]
-            answer = (completion[start:end] if end else cut_off).strip() or answer
-    if answer is None:
-        for said in reversed(re.split(r"answer\s*(?:is|:)|####", completion, flags=re.I)[1:]):
-            line = said.lstrip(" \t\n:*")[:MAX_CHARS].partition("\n")[0]
-            maths = re.search(r"\$+([^$]+)\$|\\\((.+?)\\\)", line)
-            line = (maths[1] or maths[2]) if maths else re.split(r"\.(?:\s|$)", line)[0]
-            if line := line.strip(" *$"):
-                return line
-    return answer
+    answer = None
+    for box in BOX.finditer(completion):
+        answer = (box[1] or box[2] or box[3] or "").strip() or answer
+    said = [] if answer else re.split(r"answer\s*(?:is|:)|####", completion, flags=re.I)[1:]
+    while said and not answer:
+        line = said.pop().lstrip(" \t\n:*")[:MAX_CHARS].partition("\n")[0]
+        maths = re.search(r"\$+([^$]+)\$|\\\((.+?)\\\)", line)
+        line = (maths[1] or maths[2]) if maths else re.split(r"\.(?:\s|$)", line)[0]
+        answer = line.strip(" *$")
+    return answer or None
 
 
 def canonical_form(answer: str) -> Hashable:
@@ -124,24 +121,23 @@ def _key(answer: str) -> Hashable:
 # --------------------------------------------------------------------------------------- normalise
 
 GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega pi "
-         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega").split()
-UNICODE = {letter: f"\\{name} " for letter, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", GREEK)} | {
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "⁄": "/", "∞": r"\infty ",
-    "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ",
-    "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∅": r"\emptyset ", "ℝ": r"\R ", "€": "$", "£": "$", "¢": "$",
-    "½": r"\frac12", "⅓": r"\frac13", "⅔": r"\frac23", "¼": r"\frac14", "¾": r"\frac34", "′": "'", '"': " ", "\0": " "}
-GREEK += "varepsilon varphi ell".split()
+         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega varepsilon varphi ell").split()
 FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp".split()
-SYNONYMS = {
+SIGNS = {letter: f"\\{name} " for letter, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", GREEK)} | {
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "⁄": "/", "∞": r"\infty ",
+    "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "+/-": r"\pm ", "∓": r"\mp ", "≤": r"\leq ", "<=": r"\leq ", "≥": r"\geq ",
+    ">=": r"\geq ", "≠": r"\neq ", "!=": r"\neq ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∅": r"\emptyset ", "ℝ": r"\R ",
+    "½": r"\frac12", "⅓": r"\frac13", "⅔": r"\frac23", "¼": r"\frac14", "¾": r"\frac34", "′": "'", "**": "^",
+    **dict.fromkeys('€£¢"\0', " ")}
+COMMANDS = {
     "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "dbinom": r"\binom", "tbinom": r"\binom", "ast": "*",
     "le": r"\leq ", "leqslant": r"\leq ", "ge": r"\geq ", "geqslant": r"\geq ", "ne": r"\neq ", "lt": "<", "gt": ">",
-    "langle": "(", "rangle": ")", "lbrace": r"\{", "rbrace": r"\}", "lvert": "|", "rvert": "|", "vert": "|", "colon": ":",
-    "varnothing": r"\emptyset ", "R": r"(-\infty,\infty)", "bigcup": r"\cup ", "overline": r"\bar", "mid": "|",
+    "langle": "(", "rangle": ")", "lbrace": r"\{", "rbrace": r"\}", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "colon": ":",
+    "varnothing": r"\emptyset ", "R": r"(-\infty,\infty)", "bigcup": r"\cup ", "overline": r"\bar", "prime": "'",
     **dict.fromkeys("boxed fbox mathbf mathit mathsf boldsymbol bf rm displaystyle textstyle limits quad qquad middle left "
                     "right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr".split(), " ")}
-TRIG = "(?:sin|cos|tan|cot|sec|csc)"
-GROUP = r"\{(?:[^{}]++|\{(?:[^{}]++|\{(?:[^{}]++|\{[^{}]*+\})*+\})*+\})*+\}"            # braces four deep
-TEXT = r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*"
+WORDS = {"thousand": r"\cdot10^3 ", "million": r"\cdot10^6 ", "billion": r"\cdot10^9 ", "and": " , ", "or": r"\cup "}
+TRIG, TEXT, FRAC = "(?:sin|cos|tan|cot|sec|csc)", r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*", r"\\(?:frac|binom)\s*"
 REWRITES = [(re.compile(pattern), new) for pattern, new in [
     # Spaces, brackets and signs
     (r"(?<=[0-9])(?:,\s*\\!|\{,\}|\\,|\\ )\s*(?=[0-9]{3})", ""),                       # 10,\!080
@@ -149,31 +145,27 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"\\mathbb\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
     (r"(?<![\\A-Za-z])(?:infinity|oo)\b", r"\\infty "),
     (r"(?<![\\A-Za-z])(sqrt|frac|infty|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
-    (r"\\([A-Za-z]+)", lambda m: SYNONYMS.get(m[1], m[0])),
+    (r"\\([A-Za-z]+)", lambda m: COMMANDS.get(m[1], m[0])),
     (r"(?<!\\)\\[,;:! ()\[\]]|~|\\?\$|\\?%|\\+$", " "),                                 # spaces, math mode, units
-    (r"^([*`]+)(.+)\1$", r"\2"), (r"\*\*", "^"), (r"\+/-", r"\\pm "), (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),   # ASCII
-    (r"<=", r"\\leq "), (r">=", r"\\geq "), (r"!=", r"\\neq "), (r"\\\{\s*\\\}", r"\\emptyset "),
-    (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*)\\\}", r"\1"),                              # {x | x > 3}
+    (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
+    (r"\\\{\s*\\\}", r"\\emptyset "), (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*)\\\}", r"\1"),     # {x | x > 3}
     (r"(.*[=0-9].*?)\\approx.*", r"\1"), (r"\\approx", "="),                           # of x = \pi \approx 3.14 the exact
-    (r"\^\s*(?:\\prime|\{\s*(?:\\prime|')\s*\})", "'"),
+    (r"\^\s*\{?\s*'\s*\}?", "'"),
     # Words. \text{..} becomes "..": what stands in quotes is not taken for a product of letters.
     (rf"{TEXT}\{{\s*(\\[a-z]+|[ei]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),                      # \mathrm{e}, \text{5}
     (rf"{TEXT}\{{\s*([^{{}}]*?)\s*\}}", r' "\1" '),
     (r'(?<=[0-9])\s*(?:\^\s*\{?\s*)?"?(?:st|nd|rd|th)\b"?\s*\}?', " "),                  # 5th
-    (r'"?\bthousand\b"?', r"\\cdot10^3 "), (r'"?\bmillion\b"?', r"\\cdot10^6 "), (r'"?\bbillion\b"?', r"\\cdot10^9 "),
-    (r',?\s*(?:"or"|\bor\b)', r"\\cup "), (r',?\s*(?:"and"|\band\b)', " , "),
+    (r',?\s*"?\b(%s)\b"?' % "|".join(WORDS), lambda m: WORDS[m[1]]),
     (r'(?:\(([0-9]+)\)|(?<=[0-9]))\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*$', r"\1_\2"),   # (52)_{8}, 52 base 8
-    # Braces that TeX can do without, and some that are meant
+    # Braces that TeX can do without, or that are meant
     (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"), (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
-    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-    (r"\\sqrt\s*([0-9]+|[A-Za-z]|\\[a-z]+)", r"\\sqrt{\1}"), (r"\^\s*(-\s*[0-9]+)", r"^{\1}"), (r"_\s*(\w)", r"_{\1}"),
-    (r"\\(frac|binom)\s*([0-9A-Za-z]|\\[a-z]+)", r"\\\1{\2}"),                          # \frac12
-    (rf"\\(frac|binom)\s*({GROUP})\s*([0-9A-Za-z]|\\[a-z]+)", r"\\\1\2{\3}"),
-    (rf"\\({TRIG})\s*\^\s*\{{?\s*-\s*1\s*\}}?", r"\\arc\1 "),
+    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(\\sqrt|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
+    *[(rf"({FRAC}(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,     # \frac12: one brace at a time
+    (r"\|([^|]*)\|", r"(|\1|)"),                                                       # the parser cannot read |x|^{2}
+    (rf"\\({TRIG})\s*\^\s*\{{\s*-\s*1\s*\}}", r"\\arc\1 "),
     # Numbers
-    (r"(?<![0-9.}^_])([0-9]+)\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", r"{(\1+\\frac{\2}{\3})}"),
-    (r"(?<![0-9.}^_/])([0-9]+) ([0-9]+)\s*/\s*([0-9]+)(?![0-9.])", r"{(\1+\\frac{\2}{\3})}"),  # 1 4/5
     (r"(?<![0-9.^_/}])([0-9]+)\s*/\s*([0-9]+)(?![0-9.^])", r"\\frac{\1}{\2}"),          # 1/2x is x/2
+    (r"(?<![0-9.}^_])([0-9]+)\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", r"{(\1+\\frac{\2}{\3})}"),
     (r"([0-9])[eE]([+-]?[0-9]+)(?![0-9.])", r"\1\\cdot 10^{\2}"),                       # 1.5e3
     (r"([0-9]*)\.([0-9]*)\\bar\s*\{?([0-9]+)\}?",                                      # 0.1\overline{6}
      lambda m: r"{(0%s.%s0+\frac{%s}{%s})}" % (m[1], m[2], m[3], "9" * len(m[3]) + "0" * len(m[2]))),
@@ -187,8 +179,10 @@ DEGREE = re.compile(r"([0-9.]+|[A-Za-z]|\\[a-z]+|)\s*(?:\^\s*(?:\\circ|\{\s*\\ci
 
 def _normalise(text: str) -> str:
     """One spelling for one thing. The rules run in order; what one is for stands beside it, if unclear."""
-    text = re.sub("[⁰¹²³⁴-⁹⁻]+", r"^{\g<0>}", re.sub("[₀-₉]+", r"_{\g<0>}", text)).replace("⁻", "-")
-    text = unicodedata.normalize("NFKC", "".join(UNICODE.get(c, c) for c in text))[:2 * MAX_CHARS]
+    text = re.sub("[⁰¹²³⁴-⁹⁻]+", r"^{\g<0>}", re.sub("[₀-₉]+", r"_{\g<0>}", text.strip(" *`"))).replace("⁻", "-")
+    for sign, spelling in SIGNS.items():
+        text = text.replace(sign, spelling)
+    text = unicodedata.normalize("NFKC", text)[:2 * MAX_CHARS]
     # Degrees are a unit, which the question has named, save inside a trigonometric function.
     text = DEGREE.sub(r"{(\1\\cdot\\frac{\\pi}{180})}" if re.search(TRIG, text) else r"\1 ", text)
     for pattern, new in REWRITES:
@@ -322,7 +316,7 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
             sides = sides[::-1]
         if not sides[0] or NAME.fullmatch(sides[0]) or _structure(sides[0]) == _structure(sides[-1]):
             return _structure(sides[-1])                  # of x = 10/2 = 5 the last
-        return _equation(sides[0], sides[-1])
+        return _compare(sides[0], "=", sides[-1])
     if NAME.fullmatch(sides[0]) and signs in ([r"\in"], [r"\neq"]):
         return _structure(sides[1] if signs == [r"\in"] else rf"(-\infty,{sides[1]})\cup({sides[1]},\infty)")
     if signs[0] in (">", r"\geq"):                        # read every chain from small to large
@@ -335,7 +329,7 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
             ends = _structure(padded[i]), _structure(padded[i + 2])
             if all(len(end) == 2 for end in ends):        # constants
                 return ("tuple", "(["[steps[i] != "<"] + ")]"[steps[i + 1] != "<"], ends)
-    return ("inequality", *signs, *(_proportions(*pair, abs) for pair in zip(sides, sides[1:])))
+    return ("inequality", *map(_compare, sides, signs, sides[1:]))
 
 
 # ----------------------------------------------------------------------------------------- algebra
@@ -435,21 +429,17 @@ def _digits(values: list) -> tuple[str, ...]:
     return digits[:1] if len(set(digits)) == 1 else digits
 
 
-def _equation(left: str, right: str) -> Hashable:
-    """2x - y + 3 = 0 is y = 2x + 3, which is 2x + 3. If not of degree one in y: known up to a factor."""
-    at = list(zip(*(_values(f"({left})-({right})", y=MP.mpf(y)) for y in range(3))))
-    if all(a != b and not _clean(a - 2 * b + c, abs(b)) for a, b, c in at):
-        return ("value", *_digits([a / (a - b) for a, b, _ in at]))
-    return ("equation", *_proportions(left, right))
-
-
-def _proportions(left: str, right: str, size=lambda first: first) -> tuple[str, ...]:
-    """left - right at all points, up to a factor; with size=abs, up to a positive one."""
+def _compare(left: str, sign: str, right: str) -> Hashable:
+    """2x - y + 3 = 0 is y = 2x + 3, which is 2x + 3. Else left - right up to a factor, in inequalities a positive one."""
+    if sign == "=":
+        at = list(zip(*(_values(f"({left})-({right})", y=MP.mpf(y)) for y in range(3))))
+        if all(a != b and not _clean(a - 2 * b + c, abs(b)) for a, b, c in at):         # of degree one in y
+            return ("value", *_digits([a / (a - b) for a, b, _ in at]))
     values = _values(f"({left})-({right})")
-    digits = _digits([value / size(values[0]) for value in values])
-    if len(digits) == 1:                                  # no variables: 1 = 2
+    scale = values[0] if sign == "=" else abs(values[0])
+    if len(digits := _digits([value / scale for value in values])) == 1:                # no variables: 1 = 2
         raise Unreadable
-    return digits
+    return (sign, *digits)
 
 
 def _power(base, exponent):
