@@ -29,6 +29,7 @@ import threading
 import unicodedata
 from collections.abc import Hashable
 from functools import lru_cache
+from itertools import accumulate
 
 import mpmath
 
@@ -147,21 +148,23 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"(?<![\\A-Za-z])(sqrt|frac|infty|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
     (r"\\([A-Za-z]+)", lambda m: COMMANDS.get(m[1], m[0])),
     (r"(?<!\\)\\[,;:! ()\[\]]|~|\\?\$|\\?%|\\+$", " "),                                 # spaces, math mode, units
-    (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
-    (r"\\\{\s*\\\}", r"\\emptyset "), (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*)\\\}", r"\1"),     # {x | x > 3}
+    (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "), (r"\{\s*\}", ""),
+    (r"\\\{\s*\\\}", r"\\emptyset "), (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*?)\\\}", r"{\1}"),  # {x | x > 3}
     (r"(.*[=0-9].*?)\\approx.*", r"\1"), (r"\\approx", "="),                           # of x = \pi \approx 3.14 the exact
     (r"\^\s*\{?\s*'\s*\}?", "'"),
     # Words. \text{..} becomes "..": what stands in quotes is not taken for a product of letters.
     (rf"{TEXT}\{{\s*(\\[a-z]+|[ei]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),                      # \mathrm{e}, \text{5}
     (rf"{TEXT}\{{\s*([^{{}}]*?)\s*\}}", r' "\1" '),
+    (r'\\frac\s*\{\s*("[^"]*")\s*\}\s*\{\s*("[^"]*")\s*\}', r"\1/\2"),                   # a unit, km over h
     (r'(?<=[0-9])\s*(?:\^\s*\{?\s*)?"?(?:st|nd|rd|th)\b"?\s*\}?', " "),                  # 5th
     (r',?\s*"?\b(%s)\b"?' % "|".join(WORDS), lambda m: WORDS[m[1]]),
     (r'(?:\(([0-9]+)\)|(?<=[0-9]))\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*$', r"\1_\2"),   # (52)_{8}, 52 base 8
+    (r'^"?\s*\(?([A-Z])\)\s*"?$', r"\1"),                                               # a choice: (C) or C)
     # Braces that TeX can do without, or that are meant
     (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"), (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(\\sqrt|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
     *[(rf"({FRAC}(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,     # \frac12: one brace at a time
-    (r"\|([^|]*)\|", r"(|\1|)"),                                                       # the parser cannot read |x|^{2}
+    (r"\|([^|]*)\|(?=\s*\^)", r"(|\1|)"),                                                   # the parser cannot read |x|^{2}
     (rf"\\({TRIG})\s*\^\s*\{{\s*-\s*1\s*\}}", r"\\arc\1 "),
     # Numbers
     (r"(?<![0-9.^_/}])([0-9]+)\s*/\s*([0-9]+)(?![0-9.^])", r"\\frac{\1}{\2}"),          # 1/2x is x/2
@@ -200,12 +203,11 @@ def _text(plain: str) -> Hashable:
 
 MATRIX = re.compile(r"\\begin\s*\{([pb]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}")
 RELATION = r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]"
-FLIPPED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq"}
 ENDS = {r"\infty": ("value", "inf"), r"+\infty": ("value", "inf"), r"-\infty": ("value", "-inf")}
 # What may stand left of "=" as a mere name: \text{Area}, (x,y), x, AB, Area, \theta, \angle A, a_1, f(x), f^{-1}(x).
 NAME = re.compile(
     r'"[^"]*"|\([a-z\\, ]+\)|\{?(?:[A-Za-z]|[A-Z]+|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s)|\\(?:angle|vec|hat|bar)\s*\{?[A-Za-z]+\}?)'
-    r"\s*\}?(?:_\{?\w+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w, ]+\))?" % "|".join(GREEK), re.A)
+    r"\s*\}?(?:_\{?\w+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\))?" % "|".join(GREEK), re.A)
 # Words after mathematics: "cm"^2, cm, miles per hour, apples; but not p.m., directions, or letters such as abc.
 POWER, NO_UNIT = r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?", r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))'
 UNIT = re.compile(
@@ -235,8 +237,10 @@ def _structure(s: str) -> Hashable:
     parts, separators = _split(s, r"[,;]|\\cup(?![A-Za-z])")
     if separators:
         return _list(parts, separators)
-    if r"\pm" in s or r"\mp" in s:
-        return _plus_minus(s)
+    if r"\pm" in s or r"\mp" in s:                        # each \pm is free; \mp takes the sign that the first leaves
+        if s.count(r"\pm") > 3:
+            raise Unreadable
+        return _set(_structure(s.replace(r"\pm", sign, 1).replace(r"\mp", other)) for sign, other in ("+-", "-+"))
     sides, signs = _split(s, RELATION)
     if signs:
         return _relation(sides, signs)
@@ -245,7 +249,7 @@ def _structure(s: str) -> Hashable:
         opening, inner, closing = around.groups()
         parts, commas = _split(inner, "[,;]")
         if opening == r"\{" or opening == "{" and commas:
-            return _set(set(_members(_list(parts, commas))))                            # {1,1,2} and {1,2} are one
+            return _set([_list(parts, commas)])           # {1,1,2} and {1,2} are one
         if commas:
             return ("tuple", opening + closing, tuple(map(_structure, parts)))
         if opening + closing in ("()", "[]", "{}"):
@@ -260,14 +264,10 @@ def _structure(s: str) -> Hashable:
 
 def _outside(s: str) -> str:
     """s with what is inside brackets blanked. "[" may close with ")", as in intervals."""
-    out, depth = [], 0
-    for c in s:
-        depth -= c in ")]}"
-        out.append(c if depth <= 0 else "\0")
-        depth += c in "([{"
-        if depth > MAX_DEPTH:
-            raise Unreadable
-    return "".join(out)
+    depths = list(accumulate((c in "([{") - (c in ")]}") for c in s))
+    if max(depths, default=0) > MAX_DEPTH:
+        raise Unreadable
+    return "".join(c if depth <= (c in "([{") else "\0" for c, depth in zip(s, depths))
 
 
 def _split(s: str, separator: str) -> tuple[list[str], list[str]]:
@@ -277,13 +277,10 @@ def _split(s: str, separator: str) -> tuple[list[str], list[str]]:
     return [s[a:b].strip() for a, b in zip(cuts[::2], cuts[1::2])], [m[0] for m in found]
 
 
-def _members(key: Hashable) -> tuple:
-    return key[1] if key[0] == "set" else (key,)
-
-
-def _set(keys) -> Hashable:
-    """The union of keys: a set in it gives its members, and a set of one is that one."""
-    members = sorted((member for key in keys for member in _members(key)), key=repr)
+def _set(keys, repeats: bool = False) -> Hashable:
+    """The union of keys: a set among them gives its members, and a set of one is that one."""
+    members = [member for key in keys for member in (key[1] if key[0] == "set" else [key])]
+    members = sorted(members if repeats else set(members), key=repr)
     return members[0] if len(members) == 1 else ("set", tuple(members))
 
 
@@ -297,16 +294,7 @@ def _list(parts: list[str], separators: list[str]) -> Hashable:
         case [("tuple", below, (_, ("value", high))), ("tuple", above, (("value", low), ("value", "inf")))], [","] if (
                 MP.mpf(low) < MP.mpf(high)):
             return ("tuple", above[0] + below[1], (("value", low), ("value", high)))
-    return _set(keys)
-
-
-def _plus_minus(s: str) -> Hashable:
-    r"""3 \pm 2 is the set of 5 and 1. Each \pm is free, and \mp takes the sign that the first leaves."""
-    s = s if r"\pm" in s else s.replace(r"\mp", r"\pm")
-    if s.count(r"\pm") > 3:
-        raise Unreadable
-    ways = [s.replace(r"\pm", sign, 1).replace(r"\mp", other) for sign, other in ("+-", "-+")]
-    return _set({member for way in ways for member in _members(_structure(way))})
+    return _set(keys, repeats=True)
 
 
 def _relation(sides: list[str], signs: list[str]) -> Hashable:
@@ -314,13 +302,14 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
     if set(signs) == {"="}:
         if NAME.fullmatch(sides[-1]) and not NAME.fullmatch(sides[0]):                  # 5 = x
             sides = sides[::-1]
-        if not sides[0] or NAME.fullmatch(sides[0]) or _structure(sides[0]) == _structure(sides[-1]):
-            return _structure(sides[-1])                  # of x = 10/2 = 5 the last
-        return _compare(sides[0], "=", sides[-1])
+        left, right = sides[0], sides[-1]                 # of x = 10/2 = 5 the last
+        curve = left == "x" and re.search(r"(?<![A-Za-z])y(?![A-Za-z])", right)         # x = 2y + 3 is x - 2y = 3
+        named = not left or NAME.fullmatch(left) and not curve
+        return _structure(right) if named or _structure(left) == _structure(right) else _compare(left, "=", right)
     if NAME.fullmatch(sides[0]) and signs in ([r"\in"], [r"\neq"]):
         return _structure(sides[1] if signs == [r"\in"] else rf"(-\infty,{sides[1]})\cup({sides[1]},\infty)")
     if signs[0] in (">", r"\geq"):                        # read every chain from small to large
-        sides, signs = sides[::-1], [FLIPPED.get(sign, sign) for sign in signs[::-1]]
+        sides, signs = sides[::-1], [{">": "<", r"\geq": r"\leq"}.get(sign) for sign in signs[::-1]]
     if not set(signs) <= {"<", r"\leq"}:
         raise Unreadable
     padded, steps = [r"-\infty", *sides, r"\infty"], ["<", *signs, "<"]                 # x < 5 is -oo < x < 5
@@ -410,7 +399,7 @@ def _atom(name: str, k: int):
     if name in ("pi", "e", "i"):
         return MP.j if name == "i" else +getattr(MP, name)
     digest = hashlib.sha512(f"{name} {k}".encode()).digest()
-    size = MP.mpf(int.from_bytes(digest, "big")) / 2 ** 512 + 0.2
+    size = MP.mpf(int.from_bytes(digest, "big")) / 2 ** 512 + 0.2 + 3 * k               # |x + 2| is not x + 2
     return -size if k == 1 or k > 1 and digest[0] % 2 else size
 
 

