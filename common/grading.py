@@ -7,16 +7,14 @@ over a dictionary, where asking "are these two equal?" of every pair would take 
 
   extract     the last \boxed{...}, else what follows "the answer is"
   normalise   one spelling for one thing: \dfrac, \frac12, \left(, $, %, 1{,}000, Unicode
-  structure   lists, sets, tuples, intervals with their brackets, unions, matrices, \pm, equations,
-              inequalities and units are taken apart by hand, down to scalar expressions
+  structure   lists, sets, intervals, unions, matrices, \pm, equations, units: taken apart down to scalars
   algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 800 digits, at three fixed
               points if it has variables; expressions that agree there are the same expression
   key         those values; for what cannot be read as mathematics, the normalised text
 
 Why evaluate? It is the Schwartz-Zippel test for identities. sympy's simplify() is slow, can hang, and
 leaves equal expressions apart (nested radicals, trigonometry); a value costs one operation per node
-of the tree, at fixed precision. So no answer takes long or needs much memory, and there is no timer
-(SIGALRM, the usual one, works on the main thread of a Unix process only).
+of the tree, at fixed precision. So nothing takes long or much memory, and there is no timer.
 
 Model text never reaches eval, nor sympify(str) or parse_expr, which call it: the parser sees a
 short list of allowed commands, with a numbered placeholder for each number and each letter.
@@ -122,30 +120,28 @@ def _key(answer: str) -> Hashable:
 # --------------------------------------------------------------------------------------- normalise
 
 GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega pi "
-         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega varepsilon varphi ell").split()
+         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega").split()
 FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp".split()
-SIGNS = {letter: f"\\{name} " for letter, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", GREEK)} | {
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "⁄": "/", "∞": r"\infty ",
-    "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "+/-": r"\pm ", "∓": r"\mp ", "≤": r"\leq ", "<=": r"\leq ", "≥": r"\geq ",
-    ">=": r"\geq ", "≠": r"\neq ", "!=": r"\neq ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∅": r"\emptyset ", "ℝ": r"\R ",
-    "½": r"\frac12", "⅓": r"\frac13", "⅔": r"\frac23", "¼": r"\frac14", "¾": r"\frac34", "′": "'", "**": "^",
-    **dict.fromkeys('€£¢"\0', " ")}
-COMMANDS = {
-    "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "dbinom": r"\binom", "tbinom": r"\binom", "ast": "*",
-    "le": r"\leq ", "leqslant": r"\leq ", "ge": r"\geq ", "geqslant": r"\geq ", "ne": r"\neq ", "lt": "<", "gt": ">",
-    "langle": "(", "rangle": ")", "lbrace": r"\{", "rbrace": r"\}", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "colon": ":",
-    "varnothing": r"\emptyset ", "R": r"(-\infty,\infty)", "bigcup": r"\cup ", "overline": r"\bar", "prime": "'",
-    **dict.fromkeys("boxed fbox mathbf mathit mathsf boldsymbol bf rm displaystyle textstyle limits quad qquad middle left "
-                    "right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr".split(), " ")}
+
+SIGNS = {sign: f"\\{name} " for sign, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ×·⋅∞√±∓≤≥≠≈∈∪∅ℝ½⅓⅔¼¾", GREEK + (
+    "times cdot cdot infty sqrt pm mp leq geq neq approx in cup emptyset R frac12 frac13 frac23 frac14 frac34").split())} | {
+    "+/-": r"\pm ", "<=": r"\leq ", ">=": r"\geq ", "!=": r"\neq ", "**": "^", "°": r"^\circ ", "÷": "/", "⁄": "/", "′": "'",
+    **dict.fromkeys("−–—", "-"), **dict.fromkeys('€£¢"\0', " ")}
+COMMANDS = dict(pair.split("=") for pair in (
+    r"dfrac=\frac tfrac=\frac cfrac=\frac dbinom=\binom tbinom=\binom le=\leq leqslant=\leq ge=\geq geqslant=\geq ne=\neq lt=< "
+    r"gt=> langle=( rangle=) lvert=| rvert=| vert=| mid=| colon=: prime=' ast=* lbrace=\{ rbrace=\} varnothing=\emptyset "
+    r"overline=\bar bigcup=\cup infinity=\infty oo=\infty R=(-\infty,\infty)").split()) | dict.fromkeys((
+        "boxed fbox mathbf mathit mathsf boldsymbol bf rm displaystyle textstyle limits quad qquad middle left right "
+        "big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr").split(), " ")
+GREEK += "varepsilon varphi ell".split()
 WORDS = {"thousand": r"\cdot10^3 ", "million": r"\cdot10^6 ", "billion": r"\cdot10^9 ", "and": " , ", "or": r"\cup "}
-TRIG, TEXT, FRAC = "(?:sin|cos|tan|cot|sec|csc)", r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*", r"\\(?:frac|binom)\s*"
+TRIG, TEXT = "(?:sin|cos|tan|cot|sec|csc)", r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*"
 REWRITES = [(re.compile(pattern), new) for pattern, new in [
     # Spaces, brackets and signs
     (r"(?<=[0-9])(?:,\s*\\!|\{,\}|\\,|\\ )\s*(?=[0-9]{3})", ""),                       # 10,\!080
     (r"\\(?:left|right)\s*\.|\\hspace\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]", " "),
     (r"\\mathbb\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
-    (r"(?<![\\A-Za-z])(?:infinity|oo)\b", r"\\infty "),
-    (r"(?<![\\A-Za-z])(sqrt|frac|infty|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
+    (r"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
     (r"\\([A-Za-z]+)", lambda m: COMMANDS.get(m[1], m[0])),
     (r"(?<!\\)\\[,;:! ()\[\]]|~|\\?\$|\\?%|\\+$", " "),                                 # spaces, math mode, units
     (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "), (r"\{\s*\}", ""),
@@ -163,8 +159,8 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     # Braces that TeX can do without, or that are meant
     (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"), (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(\\sqrt|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
-    *[(rf"({FRAC}(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,     # \frac12: one brace at a time
-    (r"\|([^|]*)\|(?=\s*\^)", r"(|\1|)"),                                                   # the parser cannot read |x|^{2}
+    *[(rf"(\\(?:frac|binom)\s*(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,     # \frac12: one brace at a time
+    (r"\|([^|]*)\|(?=\s*\^)", r"(|\1|)"),                                              # the parser cannot read |x|^{2}
     (rf"\\({TRIG})\s*\^\s*\{{\s*-\s*1\s*\}}", r"\\arc\1 "),
     # Numbers
     (r"(?<![0-9.^_/}])([0-9]+)\s*/\s*([0-9]+)(?![0-9.^])", r"\\frac{\1}{\2}"),          # 1/2x is x/2
@@ -202,7 +198,6 @@ def _text(plain: str) -> Hashable:
 # --------------------------------------------------------------------------------------- structure
 
 MATRIX = re.compile(r"\\begin\s*\{([pb]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}")
-RELATION = r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]"
 ENDS = {r"\infty": ("value", "inf"), r"+\infty": ("value", "inf"), r"-\infty": ("value", "-inf")}
 # What may stand left of "=" as a mere name: \text{Area}, (x,y), x, AB, Area, \theta, \angle A, a_1, f(x), f^{-1}(x).
 NAME = re.compile(
@@ -211,8 +206,8 @@ NAME = re.compile(
 # Words after mathematics: "cm"^2, cm, miles per hour, apples; but not p.m., directions, or letters such as abc.
 POWER, NO_UNIT = r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?", r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))'
 UNIT = re.compile(
-    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|kg|mg|ml|lb|oz|ft|in|yd|mi|hr|sq|cu)'
-    rf"\.?(?:/[a-z]+)?{POWER})+$")
+    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|kg|mg|ml|lb|oz|ft|in|yd|mi|hr'
+    rf"|sq|cu)\.?(?:/[a-z]+)?{POWER})+$")
 
 
 def _number(s: str) -> Hashable | None:
@@ -241,7 +236,7 @@ def _structure(s: str) -> Hashable:
         if s.count(r"\pm") > 3:
             raise Unreadable
         return _set(_structure(s.replace(r"\pm", sign, 1).replace(r"\mp", other)) for sign, other in ("+-", "-+"))
-    sides, signs = _split(s, RELATION)
+    sides, signs = _split(s, r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]")
     if signs:
         return _relation(sides, signs)
     around = re.fullmatch(r"(\\\{|[(\[{])(.*?)(\\\}|[)\]}])", s)
@@ -291,8 +286,8 @@ def _list(parts: list[str], separators: list[str]) -> Hashable:
         return ("tuple", "()", tuple(_structure(part) for _, part in sorted(zip(names, parts))))
     keys = list(map(_structure, parts))
     match sorted(keys, key=lambda key: "'-inf'" not in repr(key)), separators:          # x > 2 and x < 5 is 2 < x < 5
-        case [("tuple", below, (_, ("value", high))), ("tuple", above, (("value", low), ("value", "inf")))], [","] if (
-                MP.mpf(low) < MP.mpf(high)):
+        case ([("tuple", below, (("value", "-inf"), ("value", high))), ("tuple", above, (("value", low), ("value", "inf")))],
+              [","]) if MP.mpf(low) < MP.mpf(high):
             return ("tuple", above[0] + below[1], (("value", low), ("value", high)))
     return _set(keys, repeats=True)
 
@@ -303,8 +298,7 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
         if NAME.fullmatch(sides[-1]) and not NAME.fullmatch(sides[0]):                  # 5 = x
             sides = sides[::-1]
         left, right = sides[0], sides[-1]                 # of x = 10/2 = 5 the last
-        curve = left == "x" and re.search(r"(?<![A-Za-z])y(?![A-Za-z])", right)         # x = 2y + 3 is x - 2y = 3
-        named = not left or NAME.fullmatch(left) and not curve
+        named = not left or NAME.fullmatch(left)
         return _structure(right) if named or _structure(left) == _structure(right) else _compare(left, "=", right)
     if NAME.fullmatch(sides[0]) and signs in ([r"\in"], [r"\neq"]):
         return _structure(sides[1] if signs == [r"\in"] else rf"(-\infty,{sides[1]})\cup({sides[1]},\infty)")
@@ -325,7 +319,7 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
 
 TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:(?![abcxyz]+(?![A-Za-z]))[A-Za-z]{3,}|[Nn]o(?![A-Za-z]))"      # a word; but xyz is a product
-    r"|(?P<atom>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?!\s*[0-9.])|(?:[A-Za-z]|\\(?:%s)(?![A-Za-z]))(?:\s*_\{\s*\w+\s*\})?)"
+    r"|(?P<atom>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?!\s*[0-9.])|(?:[A-Za-z]|\\(?:%s)(?![A-Za-z]))(?:\s*_\s*\{\s*\w+\s*\})?)"
     r"|(?P<syntax>\\(?:log\s*_|(?:%s|frac|sqrt|cdot|times|div|lfloor|rfloor|lceil|rceil|binom)(?![A-Za-z]))|[-+*/^(){}\[\]|!\s])"
     r"|." % ("|".join(GREEK), "|".join(FUNCTIONS)), re.A | re.S)
 POINTS = range(3)
@@ -361,11 +355,11 @@ def _parse(s: str) -> tuple:
             # The grammar's top rule takes time exponential in nested brackets; its rule `expr` does not.
             parser._interp.predictionMode = antlr4.PredictionMode.SLL
             tree = parser.expr()
-            if parser.getCurrentToken().type == antlr4.Token.EOF:
-                return converter.convert_expr(tree), atoms
+            if parser.getCurrentToken().type != antlr4.Token.EOF:
+                raise Unreadable
+            return converter.convert_expr(tree), atoms
     except Exception as error:                            # the parser itself raises bare Exceptions
         raise Unreadable from error
-    raise Unreadable
 
 
 def _values(s: str, **given) -> list:
@@ -441,9 +435,9 @@ def _power(base, exponent):
     return MP.power(base, exponent)
 
 
-ELEMENTARY = {name: getattr(MP, name) for name in "cos tan cot sec csc asin acos atan sin sinh cosh tanh exp log".split()}
+ELEMENTARY = {name: getattr(MP, name) for name in "sin cos tan cot sec csc asin acos atan sinh cosh tanh exp log".split()}
 OPERATIONS = ELEMENTARY | {
-    "Add": lambda *z: sum(z), "Mul": lambda *z: math.prod(z), "Pow": _power, "Abs": abs,
-    "factorial": MP.factorial, "binomial": MP.binomial,
-    "floor": lambda z: MP.floor(z + TINY), "ceiling": lambda z: MP.ceil(z - TINY)}
-LIMITS = dict.fromkeys(ELEMENTARY, MAX_BITS) | {"factorial": 2000, "binomial": 10 ** 6}     # sin 10^{10000} needs 10,000 digits of pi
+    "Add": lambda *z: sum(z), "Mul": lambda *z: math.prod(z), "Pow": _power, "Abs": abs, "factorial": MP.factorial,
+    "binomial": MP.binomial, "floor": lambda z: MP.floor(z + TINY), "ceiling": lambda z: MP.ceil(z - TINY)}
+# Of the largest argument: \sin 10^{10000} would need 10,000 digits of pi.
+LIMITS = dict.fromkeys(ELEMENTARY, MAX_BITS) | {"factorial": 2000, "binomial": 10 ** 6}
