@@ -8,7 +8,7 @@ over a dictionary, where asking "are these two equal?" of every pair would take 
   extract     the last \boxed{...}, else what follows "the answer is"
   normalise   one spelling for one thing: \dfrac, \frac12, \left(, $, %, 1{,}000, Unicode
   structure   lists, sets, intervals, unions, matrices, \pm, equations, units: taken apart down to scalars
-  algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 800 digits, at three fixed
+  algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 800 digits, at four fixed
               points if it has variables; expressions that agree there are the same expression
   key         those values; for what cannot be read as mathematics, the normalised text
 
@@ -131,7 +131,7 @@ COMMANDS = dict(pair.split("=") for pair in (
     r"dfrac=\frac tfrac=\frac cfrac=\frac dbinom=\binom tbinom=\binom le=\leq leqslant=\leq ge=\geq geqslant=\geq ne=\neq lt=< "
     r"gt=> langle=( rangle=) lvert=| rvert=| vert=| mid=| colon=: prime=' ast=* lbrace=\{ rbrace=\} varnothing=\emptyset "
     r"overline=\bar bigcup=\cup infinity=\infty oo=\infty R=(-\infty,\infty)").split()) | dict.fromkeys((
-        "boxed fbox mathbf mathit mathsf boldsymbol bf rm displaystyle textstyle limits quad qquad middle left right "
+        "boxed fbox underline mathbf mathit mathsf boldsymbol bf rm displaystyle textstyle limits quad qquad middle left right "
         "big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr").split(), " ")
 GREEK += "varepsilon varphi ell".split()
 WORDS = {"thousand": r"\cdot10^3 ", "million": r"\cdot10^6 ", "billion": r"\cdot10^9 ", "and": " , ", "or": r"\cup "}
@@ -140,21 +140,23 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     # Spaces, brackets and signs
     (r"(?<=[0-9])(?:,\s*\\!|\{,\}|\\,|\\ )\s*(?=[0-9]{3})", ""),                       # 10,\!080
     (r"\\(?:left|right)\s*\.|\\hspace\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]", " "),
+    (r"\\mathbb\s*\{?\s*R\s*\}?\s*(?:\\setminus|\\backslash)\s*\\\{([^,;]*?)\\\}", r"x \\neq \1"),
     (r"\\mathbb\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
     (r"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
     (r"\\([A-Za-z]+)", lambda m: COMMANDS.get(m[1], m[0])),
     (r"(?<!\\)\\[,;:! ()\[\]]|~|\\?\$|\\?%|\\+$", " "),                                 # spaces, math mode, units
-    (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "), (r"\{\s*\}", ""),
+    (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
     (r"\\\{\s*\\\}", r"\\emptyset "), (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*?)\\\}", r"{\1}"),  # {x | x > 3}
     (r"(.*[=0-9].*?)\\approx.*", r"\1"), (r"\\approx", "="),                           # of x = \pi \approx 3.14 the exact
     (r"\^\s*\{?\s*'\s*\}?", "'"),
     # Words. \text{..} becomes "..": what stands in quotes is not taken for a product of letters.
     (rf"{TEXT}\{{\s*(\\[a-z]+|[ei]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),                      # \mathrm{e}, \text{5}
-    (rf"{TEXT}\{{\s*([^{{}}]*?)\s*\}}", r' "\1" '),
-    (r'\\frac\s*\{\s*("[^"]*")\s*\}\s*\{\s*("[^"]*")\s*\}', r"\1/\2"),                   # a unit, km over h
+    (rf"{TEXT}\{{\s*([^{{}}]*?)\s*\}}", r' "\1" '), (r"(?<!\\)\{\s*\}", ""),
+    (r"(?<=[0-9])(cm|mm|km|kg|mg|ml|mph|ft|lb)(?![A-Za-z])", r" \1"),
+    (r'\\frac\s*\{\s*("[^{}]*)\}\s*\{\s*("(?:[^{}]|\{[^{}]*\})*)\}', r"\1/\2"),          # a unit, km over h
     (r'(?<=[0-9])\s*(?:\^\s*\{?\s*)?"?(?:st|nd|rd|th)\b"?\s*\}?', " "),                  # 5th
     (r',?\s*"?\b(%s)\b"?' % "|".join(WORDS), lambda m: WORDS[m[1]]),
-    (r'(?:\(([0-9]+)\)|(?<=[0-9]))\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*$', r"\1_\2"),   # (52)_{8}, 52 base 8
+    (r'(?:["(]([0-9A-F]+)[")]|(?<=[0-9]))\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*$', r"\1_{\2}"),   # (52)_{8}, 52 base 8
     (r'^"?\s*\(?([A-Z])\)\s*"?$', r"\1"),                                               # a choice: (C) or C)
     # Braces that TeX can do without, or that are meant
     (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"), (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
@@ -199,10 +201,10 @@ def _text(plain: str) -> Hashable:
 
 MATRIX = re.compile(r"\\begin\s*\{([pb]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}")
 ENDS = {r"\infty": ("value", "inf"), r"+\infty": ("value", "inf"), r"-\infty": ("value", "-inf")}
-# What may stand left of "=" as a mere name: \text{Area}, (x,y), x, AB, Area, \theta, \angle A, a_1, f(x), f^{-1}(x).
+# What may stand left of "=" as a mere name: \text{Area}, (x,y), x, AB, |AB|, Area, \theta, \angle A, a_1, f(x), f^{-1}(x).
 NAME = re.compile(
-    r'"[^"]*"|\([a-z\\, ]+\)|\{?(?:[A-Za-z]|[A-Z]+|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s)|\\(?:angle|vec|hat|bar)\s*\{?[A-Za-z]+\}?)'
-    r"\s*\}?(?:_\{?\w+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\))?" % "|".join(GREEK), re.A)
+    r'"[^"]*"|\([a-z\\, ]+\)|\|[A-Z]{2}\||\{?(?:[A-Za-z]|[A-Z]+|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s)|\\(?:angle|vec|hat|bar)\s*\{?'
+    r"[A-Za-z]+\}?)\s*\}?(?:_\{?\w+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\))?" % "|".join(GREEK), re.A)
 # Words after mathematics: "cm"^2, cm, miles per hour, apples; but not p.m., directions, or letters such as abc.
 POWER, NO_UNIT = r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?", r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))'
 UNIT = re.compile(
@@ -322,7 +324,7 @@ TOKEN = re.compile(
     r"|(?P<atom>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?!\s*[0-9.])|(?:[A-Za-z]|\\(?:%s)(?![A-Za-z]))(?:\s*_\s*\{\s*\w+\s*\})?)"
     r"|(?P<syntax>\\(?:log\s*_|(?:%s|frac|sqrt|cdot|times|div|lfloor|rfloor|lceil|rceil|binom)(?![A-Za-z]))|[-+*/^(){}\[\]|!\s])"
     r"|." % ("|".join(GREEK), "|".join(FUNCTIONS)), re.A | re.S)
-POINTS = range(3)
+POINTS = range(4)
 
 
 @lru_cache(maxsize=64)
@@ -387,14 +389,14 @@ def _evaluate(node, atoms: list):
 
 @lru_cache(maxsize=1024)
 def _atom(name: str, k: int):
-    """What a placeholder is worth at point k. Variables are positive at 0, negative at 1: |x| is not x."""
+    """What a placeholder is worth at point k. Variables are positive at 0 and 3, negative at 1: |x| is not x."""
     if name[0] in ".0123456789":
         return MP.mpf(name)
     if name in ("pi", "e", "i"):
         return MP.j if name == "i" else +getattr(MP, name)
     digest = hashlib.sha512(f"{name} {k}".encode()).digest()
-    size = MP.mpf(int.from_bytes(digest, "big")) / 2 ** 512 + 0.2 + 3 * k               # |x + 2| is not x + 2
-    return -size if k == 1 or k > 1 and digest[0] % 2 else size
+    size = MP.mpf(int.from_bytes(digest, "big")) / 2 ** 512 + 0.2 + 7 * k               # nor is |x + 2| x + 2
+    return -size if k == 1 or k == 2 and digest[0] % 2 else size
 
 
 def _clean(z, scale):
@@ -440,4 +442,4 @@ OPERATIONS = ELEMENTARY | {
     "Add": lambda *z: sum(z), "Mul": lambda *z: math.prod(z), "Pow": _power, "Abs": abs, "factorial": MP.factorial,
     "binomial": MP.binomial, "floor": lambda z: MP.floor(z + TINY), "ceiling": lambda z: MP.ceil(z - TINY)}
 # Of the largest argument: \sin 10^{10000} would need 10,000 digits of pi.
-LIMITS = dict.fromkeys(ELEMENTARY, MAX_BITS) | {"factorial": 2000, "binomial": 10 ** 6}
+LIMITS = dict.fromkeys(ELEMENTARY, 10 ** KEPT) | {"factorial": 2000, "binomial": 10 ** 6}
