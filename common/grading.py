@@ -161,7 +161,7 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     # Braces that TeX can do without, or that are meant
     (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"), (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(\\sqrt|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
-    *[(rf"(\\(?:frac|binom)\s*(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,     # \frac12: one brace at a time
+    *[(rf"(\\(?:frac|binom)\s*(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,    # \frac12: one brace at a time
     (r"\|([^|]*)\|(?=\s*\^)", r"(|\1|)"),                                              # the parser cannot read |x|^{2}
     (rf"\\({TRIG})\s*\^\s*\{{\s*-\s*1\s*\}}", r"\\arc\1 "),
     # Numbers
@@ -365,9 +365,10 @@ def _parse(s: str) -> tuple:
 
 
 def _values(s: str, **given) -> list:
-    """The values of a scalar at all points; `given` are those of some variables."""
+    """The values of a scalar at all points, at one if it has no variables; `given` are those of some variables."""
     tree, atoms = _parse(s)
-    return [_evaluate(tree, [given[atom] if atom in given else _atom(atom, k) for atom in atoms]) for k in POINTS]
+    points = POINTS if any(_atom(atom, 0) != _atom(atom, 1) for atom in atoms) else POINTS[:1]
+    return [_evaluate(tree, [given[atom] if atom in given else _atom(atom, k) for atom in atoms]) for k in points]
 
 
 def _evaluate(node, atoms: list):
@@ -416,11 +417,12 @@ def _digits(values: list) -> tuple[str, ...]:
 
 def _compare(left: str, sign: str, right: str) -> Hashable:
     """2x - y + 3 = 0 is y = 2x + 3, which is 2x + 3. Else left - right up to a factor, in inequalities a positive one."""
-    if sign == "=":
-        at = list(zip(*(_values(f"({left})-({right})", y=MP.mpf(y)) for y in range(3))))
+    difference = f"({left})-({right})"
+    if sign == "=" and "y" in _parse(difference)[1]:
+        at = list(zip(*(_values(difference, y=MP.mpf(y)) for y in range(3))))
         if all(a != b and not _clean(a - 2 * b + c, abs(b)) for a, b, c in at):         # of degree one in y
             return ("value", *_digits([a / (a - b) for a, b, _ in at]))
-    values = _values(f"({left})-({right})")
+    values = _values(difference)
     scale = values[0] if sign == "=" else abs(values[0])
     if len(digits := _digits([value / scale for value in values])) == 1:                # no variables: 1 = 2
         raise Unreadable

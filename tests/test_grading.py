@@ -101,6 +101,8 @@ def test_math500_answers_that_are_equal_are_few(math500):
     (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),                             # nested braces
     (r"\boxed{\{1,2\}}", r"\{1,2\}"),                                                   # escaped ones are no braces
     (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+    (r"\boxed{" + r"\sqrt{" * 12 + "2" + "}" * 13, r"\sqrt{" * 12 + "2" + "}" * 12),      # twelve deep
+    (r"\boxed{\boxed{5", "5"),                                                          # cut off within two boxes
     (r"\boxed{x = \boxed{3}}", r"x = \boxed{3}"),                                       # of two, the outer
     (r"\boxed{5} and \boxed{}", "5"),                                                   # an empty box says nothing
     (r"\boxed{5} and \boxed{ }", "5"),
