@@ -442,7 +442,7 @@ def _power(base, exponent):
 
 def _factorial(z):
     """z!, or at a sample point any function with f(z) = z f(z - 1): enough for (n+1)! = (n+1) n!, and fast, unlike gamma."""
-    if not isinstance(z, MP.mpf) or abs(z) > 1000:
+    if not isinstance(z, MP.mpf) or abs(z) > (1000 if MP.isint(z) else 200):
         raise Unreadable
     n = int(MP.floor(z + TINY))
     if abs(z - n) < TINY:
