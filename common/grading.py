@@ -7,16 +7,14 @@ over a dictionary, where asking "are these two equal?" of every pair would take 
 
   extract     the last \boxed{...}, else what follows "the answer is"
   normalise   one spelling for one thing: \dfrac, \frac12, \left(, $, %, 1{,}000, Unicode
-  structure   lists, sets, tuples, intervals with their brackets, unions, matrices, \pm, equations,
-              inequalities and units are taken apart by hand, down to scalar expressions
-  algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 700 digits, at three fixed
+  structure   lists, sets, intervals, unions, matrices, \pm, equations, units: taken apart down to scalars
+  algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 800 digits, at four fixed
               points if it has variables; expressions that agree there are the same expression
   key         those values; for what cannot be read as mathematics, the normalised text
 
 Why evaluate? It is the Schwartz-Zippel test for identities. sympy's simplify() is slow, can hang, and
 leaves equal expressions apart (nested radicals, trigonometry); a value costs one operation per node
-of the tree, at fixed precision. So no answer takes long or needs much memory, and there is no timer
-(SIGALRM, the usual one, works on the main thread of a Unix process only).
+of the tree, at fixed precision. So nothing takes long or much memory, and there is no timer.
 
 Model text never reaches eval, nor sympify(str) or parse_expr, which call it: the parser sees a
 short list of allowed commands, with a numbered placeholder for each number and each letter.
@@ -28,19 +26,22 @@ import re
 import threading
 import unicodedata
 from collections.abc import Hashable
-from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
 
 import mpmath
 
 MAX_CHARS = 400              # longer answers are compared as text; the longest of MATH-500 has 56
 MAX_DEPTH = 30               # brackets within brackets: the parser is recursive, and Python's stack finite
-MAX_BITS = 50_000            # of any number on the way
-EXACT_BITS = 2200            # of a number in a key: 2^{2024} is one, 9^{9^9} and 10^{1000} are compared as text
+MAX_BITS = 50_000            # of any number on the way; of a number in a key, what KEPT digits hold
 MP = mpmath.MPContext()      # a private context: the precision of the shared one is anyone's to change
-MP.dps, KEPT = 700, 60       # digits computed, and digits kept in a key of what is irrational
-TINY = MP.mpf(10) ** -650    # more than rounding leaves of a sum that is zero
+MP.dps, KEPT = 800, 640      # digits computed, and digits kept in a key: 2^{2024} has 610
+TINY = MP.mpf(10) ** -700    # more than rounding leaves of a sum that is zero
+LARGEST = MP.mpf(10) ** 640  # argument of a function: \sin 10^{10000} would need 10,000 digits of pi
 LOCK = threading.Lock()      # the parser's grammar keeps a cache that all threads share
+INSIDE = r"(?:[^{}\\]++|\\.)*+"                           # of braces; each round allows one more level of them
+for _ in range(12):
+    INSIDE = rf"(?:[^{{}}\\]++|\\.|\{{{INSIDE}\}})*+"
 
 
 class Unreadable(ValueError):
@@ -62,7 +63,8 @@ def majority(answers: list[str | None]) -> str | None:
 def weighted(answers: list[str | None], scores: list[float]) -> str | None:
     """The answer whose scores sum highest over all its spellings, in its first spelling.
 
-    A missing or blank answer never wins; a NaN or infinite score is left out of the sum.
+    A missing or blank answer never wins; a NaN or infinite score is left out of the sum. Raises
+    ValueError if there are not as many scores as answers.
     """
     totals, first = {}, {}
     for answer, score in zip(answers, scores, strict=True):
@@ -73,11 +75,15 @@ def weighted(answers: list[str | None], scores: list[float]) -> str | None:
     return first[max(totals, key=totals.get)] if totals else None
 
 
+BOX = re.compile(
+    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))" % (INSIDE, MAX_CHARS, MAX_CHARS), re.S)
+
+
 def extract_answer(completion: str) -> str | None:
     r"""The final answer that a completion states, or None.
 
-    - The last box wins: \boxed{..}, \boxed {..} or \fbox{..}, with any braces inside. Of a box in a
-      box, the outer one counts.
+    - The last box wins: \boxed{..}, \boxed {..} or \fbox{..}, with braces inside up to 12 deep. Of a box in
+      a box, the outer one counts.
     - An empty box says nothing, so it does not displace an earlier one.
     - A box that is never closed (the completion was cut off) ends with its line, or at a "$".
     - \boxed 5, without braces, holds what stands before the next space or "$".
@@ -85,26 +91,16 @@ def extract_answer(completion: str) -> str | None:
       line with mathematics in $..$ or \(..\), the first of that.
     - Else None: the last number in a text is not a statement of an answer.
     """
-    opened, close = [], {}                                # where each brace is closed, in one pass
-    for brace in re.finditer(r"\\.|[{}]", completion, re.S):
-        if brace[0] == "{":
-            opened.append(brace.start())
-        elif brace[0] == "}" and opened:
-            close[opened.pop()] = brace.start()
-    answer, end = None, 0
-    for box in re.finditer(r"\\(?:boxed|fbox)(?![A-Za-z])\s*(\{?)", completion):
-        if (start := box.end()) > end:                    # else it is inside the box before it
-            end = close.get(start - 1, 0) if box[1] else 0
-            cut_off = re.compile(r"[^\n$]*" if box[1] else r"[^\s$]*").match(completion, start, start + MAX_CHARS)[0]
-            answer = (completion[start:end] if end else cut_off).strip() or answer
-    if answer is None:
-        for said in reversed(re.split(r"answer\s*(?:is|:)|####", completion, flags=re.I)[1:]):
-            line = said.lstrip(" \t\n:*")[:MAX_CHARS].partition("\n")[0]
-            maths = re.search(r"\$+([^$]+)\$|\\\((.+?)\\\)", line)
-            line = (maths[1] or maths[2]) if maths else re.split(r"\.(?:\s|$)", line)[0]
-            if line := line.strip(" *$"):
-                return line
-    return answer
+    answer = None
+    for box in BOX.finditer(completion):
+        answer = (box[1] or box[2] or box[3] or "").strip() or answer
+    said = [] if answer else re.split(r"answer\s*(?:is|:)|####", completion, flags=re.I)[1:]
+    while said and not answer:
+        line = said.pop().lstrip(" \t\n:*")[:MAX_CHARS].partition("\n")[0]
+        maths = re.search(r"\$+([^$]+)\$|\\\((.+?)\\\)", line)
+        line = (maths[1] or maths[2]) if maths else re.split(r"\.(?:\s|$)", line)[0]
+        answer = line.strip(" *$")
+    return answer or None
 
 
 def canonical_form(answer: str) -> Hashable:
@@ -122,62 +118,58 @@ def _key(answer: str) -> Hashable:
         return _text(_normalise(answer))
 
 
-def _number(s: str) -> Hashable | None:
-    """The fast path. Most votes end here, without sympy."""
-    if len(s) < KEPT and re.fullmatch(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]+\.?[0-9]*|\.[0-9]+|\\frac\{[0-9]+\}\{[0-9]+\})", s):
-        return ("value", Fraction(s.replace(r"\frac{", "").replace("}{", "/").replace("}", "")))
-
-
 # --------------------------------------------------------------------------------------- normalise
 
-UNICODE = {
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "⁄": "/", "∞": r"\infty ",
-    "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ",
-    "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∅": r"\emptyset ", "ℝ": r"\R ", "€": "$", "£": "$", "¢": "$",
-    "½": r"\frac12", "⅓": r"\frac13", "⅔": r"\frac23", "¼": r"\frac14", "¾": r"\frac34", "′": "'", '"': " ", "\0": " "}
 GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega pi "
-         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega varepsilon varphi ell infty").split()
-UNICODE |= {letter: f"\\{name} " for letter, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", GREEK)}
-SYNONYMS = {
-    "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "dbinom": r"\binom", "tbinom": r"\binom", "ast": "*",
-    "le": r"\leq ", "leqslant": r"\leq ", "ge": r"\geq ", "geqslant": r"\geq ", "ne": r"\neq ", "lt": "<", "gt": ">",
-    "langle": "(", "rangle": ")", "lbrace": r"\{", "rbrace": r"\}", "lvert": "|", "rvert": "|", "vert": "|",
-    "colon": ":", "varnothing": r"\emptyset ", "R": r"(-\infty,\infty)", **dict.fromkeys(
-        "boxed fbox mathbf mathit mathsf boldsymbol bf rm displaystyle textstyle limits quad qquad middle left right "
-        "big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr".split(), " ")}
+         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega").split()
 FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp".split()
-TRIG = "(?:sin|cos|tan|cot|sec|csc)"
-GROUP = r"\{(?:[^{}]++|\{(?:[^{}]++|\{(?:[^{}]++|\{[^{}]*+\})*+\})*+\})*+\}"            # braces four deep
+
+SIGNS = {sign: f"\\{name} " for sign, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ×·⋅∞√±∓≤≥≠≈∈∪∅ℝ½⅓⅔¼¾", GREEK + (
+    "times cdot cdot infty sqrt pm mp leq geq neq approx in cup emptyset R frac12 frac13 frac23 frac14 frac34").split())} | {
+    "+/-": r"\pm ", "<=": r"\leq ", ">=": r"\geq ", "!=": r"\neq ", "**": "^", "°": r"^\circ ", "÷": "/", "⁄": "/", "′": "'",
+    **dict.fromkeys("−–—", "-"), **dict.fromkeys('€£¢"\0', " ")}
+COMMANDS = dict(pair.split("=") for pair in (
+    r"dfrac=\frac tfrac=\frac cfrac=\frac dbinom=\binom tbinom=\binom le=\leq leqslant=\leq ge=\geq geqslant=\geq ne=\neq lt=< "
+    r"gt=> langle=( rangle=) lvert=| rvert=| vert=| mid=| colon=: prime=' ast=* lbrace=\{ rbrace=\} varnothing=\emptyset "
+    r"overline=\bar bigcup=\cup infinity=\infty oo=\infty R=(-\infty,\infty)").split()) | dict.fromkeys((
+        "boxed fbox underline mathbf mathit mathsf boldsymbol bf rm displaystyle textstyle limits quad qquad middle left right "
+        "big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr").split(), " ")
+GREEK += "varepsilon varphi ell".split()
+WORDS = {"thousand": r"\cdot10^3 ", "million": r"\cdot10^6 ", "billion": r"\cdot10^9 ", "and": " , ", "or": r"\cup "}
+TRIG, TEXT = "(?:sin|cos|tan|cot|sec|csc)", r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*"
 REWRITES = [(re.compile(pattern), new) for pattern, new in [
+    # Spaces, brackets and signs
     (r"(?<=[0-9])(?:,\s*\\!|\{,\}|\\,|\\ )\s*(?=[0-9]{3})", ""),                       # 10,\!080
     (r"\\(?:left|right)\s*\.|\\hspace\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]", " "),
+    (r"\\mathbb\s*\{?\s*R\s*\}?\s*(?:\\setminus|\\backslash)\s*\\\{([^,;]*?)\\\}", r"x \\neq \1"),
     (r"\\mathbb\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
-    (r"(?<![\\A-Za-z])(sqrt|frac|infty)(?![A-Za-z])", r"\\\1 "), (r"(?<![\\A-Za-z])(?:infinity|oo)\b", r"\\infty "),
-    (r"\\([A-Za-z]+)", lambda m: SYNONYMS.get(m[1], m[0])),
+    (r"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
+    (r"\\([A-Za-z]+)", lambda m: COMMANDS.get(m[1], m[0])),
     (r"(?<!\\)\\[,;:! ()\[\]]|~|\\?\$|\\?%|\\+$", " "),                                 # spaces, math mode, units
-    (r"^([*`]+)(.+)\1$", r"\2"), (r"\*\*", "^"), (r"\+/-", r"\\pm "), (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),   # ASCII
-    (r"\^\s*(?:\\prime|\{\s*(?:\\prime|')\s*\})", "'"),
-    (r"<=", r"\\leq "), (r">=", r"\\geq "), (r"!=", r"\\neq "), (r"\\\{\s*\\\}", r"\\emptyset "),
-    # \text{..} becomes "..": a word in quotes is not taken for a product of letters.
-    (r"\\mathrm\s*\{\s*([ei])\s*\}", r"\1"),
-    (r"\\(?:operatorname|mathrm|text)\s*\{\s*(%s)\s*\}" % "|".join(FUNCTIONS), r"\\\1 "),
-    (r"\\(?:text[a-z]*|mbox|hbox|mathrm)\s*\{([^A-Za-z{}]*)\}", r"\1"),                 # \text{5}
-    (r"\\(?:text[a-z]*|mbox|hbox|mathrm)\s*\{\s*([^{}]*?)\s*\}", r' "\1" '),
-    (r'(?<=[0-9])\s*(?:\^\s*\{?\s*)?"?(?:st|nd|rd|th)\b"?\s*\}?', " "),                       # 5th
-    (r'"?\bthousand\b"?', r"\\cdot10^3 "), (r'"?\bmillion\b"?', r"\\cdot10^6 "), (r'"?\bbillion\b"?', r"\\cdot10^9 "),
-    (r',?\s*(?:"or"|\bor\b)(?=.*(?:[<>]|\\[lg]eq))', r"\\cup "),                          # x < 2 or x > 3
-    (r',?\s*(?:"(?:and|or)"|\b(?:and|or)\b)', " , "),
+    (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
+    (r"\\\{\s*\\\}", r"\\emptyset "), (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*?)\\\}", r"{\1}"),  # {x | x > 3}
+    (r"(.*[=0-9].*?)\\approx.*", r"\1"), (r"\\approx", "="),                           # of x = \pi \approx 3.14 the exact
+    (r"\^\s*\{?\s*'\s*\}?", "'"),
+    # Words. \text{..} becomes "..": what stands in quotes is not taken for a product of letters.
+    (rf"{TEXT}\{{\s*(\\[a-z]+|[ei]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),                      # \mathrm{e}, \text{5}
+    (rf"{TEXT}\{{\s*([^{{}}]*?)\s*\}}", r' "\1" '), (r"(?<!\\)\{\s*\}", ""),
+    (r"(?<=[0-9])(cm|mm|km|kg|mg|ml|mph|ft|lb)(?![A-Za-z])", r" \1"),
+    (r'\\frac\s*\{\s*("[^{}]*)\}\s*\{\s*("(?:[^{}]|\{[^{}]*\})*)\}', r"\1/\2"),          # a unit, km over h
+    (r'(?<=[0-9])\s*(?:\^\s*\{?\s*)?"?(?:st|nd|rd|th)\b"?\s*\}?', " "),                  # 5th
+    (r',?\s*"?\b(%s)\b"?' % "|".join(WORDS), lambda m: WORDS[m[1]]),
+    (r'(?:["(]([0-9A-F]+)[")]|(?<=[0-9]))\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*$', r"\1_{\2}"),   # (52)_{8}, 52 base 8
+    (r'^"?\s*\(?([A-Z])\)\s*"?$', r"\1"),                                               # a choice: (C) or C)
+    # Braces that TeX can do without, or that are meant
     (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"), (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
-    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-    (r"\\sqrt\s*([0-9]+|[A-Za-z]|\\[a-z]+)", r"\\sqrt{\1}"), (r"\^\s*(-\s*[0-9]+)", r"^{\1}"),  # not TeX, but meant
-    (r"\\(frac|binom)\s*([0-9A-Za-z]|\\[a-z]+)", r"\\\1{\2}"),                          # \frac12
-    (rf"\\(frac|binom)\s*({GROUP})\s*([0-9A-Za-z]|\\[a-z]+)", r"\\\1\2{\3}"),
-    (r"(?<![0-9.}^_])([0-9]+)\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", r"{(\1+\\frac{\2}{\3})}"),
-    (r"(?<![0-9.}^_/])([0-9]+) ([0-9]+)\s*/\s*([0-9]+)(?![0-9.])", r"{(\1+\\frac{\2}{\3})}"),  # 1 4/5
+    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(\\sqrt|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
+    *[(rf"(\\(?:frac|binom)\s*(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,    # \frac12: one brace at a time
+    (r"\|([^|]*)\|(?=\s*\^)", r"(|\1|)"),                                              # the parser cannot read |x|^{2}
+    (rf"\\({TRIG})\s*\^\s*\{{\s*-\s*1\s*\}}", r"\\arc\1 "),
+    # Numbers
     (r"(?<![0-9.^_/}])([0-9]+)\s*/\s*([0-9]+)(?![0-9.^])", r"\\frac{\1}{\2}"),          # 1/2x is x/2
+    (r"(?<![0-9.}^_])([0-9]+)\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", r"{(\1+\\frac{\2}{\3})}"),
     (r"([0-9])[eE]([+-]?[0-9]+)(?![0-9.])", r"\1\\cdot 10^{\2}"),                       # 1.5e3
-    (rf"\\({TRIG})\s*\^\s*\{{?\s*-\s*1\s*\}}?", r"\\arc\1 "),
-    (r"([0-9]*)\.([0-9]*)\\overline\s*\{?([0-9]+)\}?",                                 # 0.1\overline{6}
+    (r"([0-9]*)\.([0-9]*)\\bar\s*\{?([0-9]+)\}?",                                      # 0.1\overline{6}
      lambda m: r"{(0%s.%s0+\frac{%s}{%s})}" % (m[1], m[2], m[3], "9" * len(m[3]) + "0" * len(m[2]))),
     # 58,500 is one number. But 1, 200 is a list, having a space, and (12,102) a pair.
     (r"^(?:[^,(\[0-9]|(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])|[0-9](?![0-9]*,))*+$",
@@ -189,8 +181,10 @@ DEGREE = re.compile(r"([0-9.]+|[A-Za-z]|\\[a-z]+|)\s*(?:\^\s*(?:\\circ|\{\s*\\ci
 
 def _normalise(text: str) -> str:
     """One spelling for one thing. The rules run in order; what one is for stands beside it, if unclear."""
-    text = re.sub("[⁰¹²³⁴-⁹⁻]+", r"^{\g<0>}", re.sub("[₀-₉]+", r"_{\g<0>}", text)).replace("⁻", "-")
-    text = unicodedata.normalize("NFKC", "".join(UNICODE.get(c, c) for c in text))[:2 * MAX_CHARS]
+    text = re.sub("[⁰¹²³⁴-⁹⁻]+", r"^{\g<0>}", re.sub("[₀-₉]+", r"_{\g<0>}", text.strip(" *`"))).replace("⁻", "-")
+    for sign, spelling in SIGNS.items():
+        text = text.replace(sign, spelling)
+    text = unicodedata.normalize("NFKC", text)[:2 * MAX_CHARS]
     # Degrees are a unit, which the question has named, save inside a trigonometric function.
     text = DEGREE.sub(r"{(\1\\cdot\\frac{\\pi}{180})}" if re.search(TRIG, text) else r"\1 ", text)
     for pattern, new in REWRITES:
@@ -207,160 +201,131 @@ def _text(plain: str) -> Hashable:
 # --------------------------------------------------------------------------------------- structure
 
 MATRIX = re.compile(r"\\begin\s*\{([pb]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}")
-RELATION = r"\\leq|\\geq|\\neq|\\approx|\\in(?![A-Za-z])|[=<>]"
-FLIPPED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq"}
-# What may stand left of "=" as a mere name: \text{Area}, (x,y), x, AB, Area, \theta, \angle A, a_1, f(x), f^{-1}(x).
+ENDS = {r"\infty": ("value", "inf"), r"+\infty": ("value", "inf"), r"-\infty": ("value", "-inf")}
+# What may stand left of "=" as a mere name: \text{Area}, (x,y), x, AB, |AB|, Area, \theta, \angle A, a_1, f(x), f^{-1}(x).
 NAME = re.compile(
-    r'"[^"]*"|\([a-z\\, ]+\)|\{?(?:[A-Za-z]|[A-Z]+|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s)|\\(?:angle|overline|vec|hat|bar)\s*\{?[A-Za-z]+\}?)'
-    r"\s*\}?(?:_\{?\w+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w, ]+\))?" % "|".join(GREEK), re.A)
+    r'"[^"]*"|\([a-z\\, ]+\)|\|[A-Z]{2}\||\{?(?:[A-Za-z]|[A-Z]+|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s)|\\(?:angle|vec|hat|bar)\s*\{?'
+    r"[A-Za-z]+\}?)\s*\}?(?:_\{?\w+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\))?" % "|".join(GREEK), re.A)
 # Words after mathematics: "cm"^2, cm, miles per hour, apples; but not p.m., directions, or letters such as abc.
 POWER, NO_UNIT = r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?", r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))'
 UNIT = re.compile(
-    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|kg|mg|ml|lb|oz|ft|in|yd|mi|hr|sq|cu)'
-    rf"\.?(?:/[a-z]+)?{POWER})+$")
+    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|kg|mg|ml|lb|oz|ft|in|yd|mi|hr'
+    rf"|sq|cu)\.?(?:/[a-z]+)?{POWER})+$")
+
+
+def _number(s: str) -> Hashable | None:
+    """The fast path. Most votes end here, without sympy."""
+    if re.fullmatch(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]+\.?[0-9]*|\.[0-9]+|\\frac\{[0-9]+\}\{[0-9]+\})", s):
+        above, _, below = s.replace(r"\frac{", "").replace("}{", "/").replace("}", "").partition("/")
+        return ("value", *_digits([MP.mpf(above) / MP.mpf(below or 1)]))
 
 
 def _structure(s: str) -> Hashable:
     """Take apart what is not a scalar, outermost first."""
     s = s.strip()
-    if number := _number(s):
-        return number
     if not s:
         raise Unreadable
+    if key := _number(s) or ENDS.get(s.replace(" ", "")):
+        return key
     if s[0] == s[-1] == '"' and s.count('"') == 2:
         return _structure(s[1:-1])
-    if base := re.fullmatch(r'\(?([0-9][0-9A-F]*)\)?\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*', s):
-        return ("base", *base.groups())                   # 52_8
-    if re.fullmatch(r"\(?\s*[A-Z]\s*\)?|(?i:no)", s):                                   # (C), a choice
-        return _text(s.strip("() "))
     if matrix := MATRIX.fullmatch(s):
         rows = [row.split("&") for row in matrix[2].split(r"\\") if row.strip()]
         return ("matrix", tuple(tuple(map(_structure, row)) for row in rows))
-    if len(parts := _split(s, r"\\cup(?![A-Za-z])")) > 1:
-        return ("union", frozenset(map(_structure, parts)))
-    if len(parts := _split(s, "[,;]")) > 1:
-        return _list(parts)
-    if signs := re.findall(RELATION, _outside(s)):
-        return _relation(_split(s, RELATION), signs)
+    parts, separators = _split(s, r"[,;]|\\cup(?![A-Za-z])")
+    if separators:
+        return _list(parts, separators)
+    if r"\pm" in s or r"\mp" in s:                        # each \pm is free; \mp takes the sign that the first leaves
+        if s.count(r"\pm") > 3:
+            raise Unreadable
+        return _set(_structure(s.replace(r"\pm", sign, 1).replace(r"\mp", other)) for sign, other in ("+-", "-+"))
+    sides, signs = _split(s, r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]")
+    if signs:
+        return _relation(sides, signs)
     around = re.fullmatch(r"(\\\{|[(\[{])(.*?)(\\\}|[)\]}])", s)
     if around and not _outside(s)[len(around[1]):-1].strip("\0"):
         opening, inner, closing = around.groups()
-        if builder := re.fullmatch(r"[a-z](?:\s*\\in[^:|]*)?\s*(?:\\mid|[|:])(.*)", inner):   # {x | x > 3}
-            return _structure(builder[1])
-        parts = _split(inner, "[,;]")
-        if opening == "{" and len(parts) == 1:            # a group of TeX
-            return _structure(inner)
-        if "{" in opening:                                # as sets, {1,1,2} and {1,2} are one
-            return _set({key for part in parts for key in _values(part)})
-        if len(parts) > 1:
+        parts, commas = _split(inner, "[,;]")
+        if opening == r"\{" or opening == "{" and commas:
+            return _set([_list(parts, commas)])           # {1,1,2} and {1,2} are one
+        if commas:
             return ("tuple", opening + closing, tuple(map(_structure, parts)))
-        if opening + closing in ("()", "[]"):
+        if opening + closing in ("()", "[]", "{}"):
             return _structure(inner)
-    if r"\pm" in s or r"\mp" in s:
-        return _set(_values(s))
     if (unit := UNIT.search(s)) and re.search(r"[0-9]|\\(?:pi|sqrt|frac)", s[:unit.start()]):
         return _structure(s[:unit.start()])
     try:
-        return _scalar(s)
+        return ("value", *_digits(_values(s)))
     except (ValueError, ArithmeticError):                 # unreadable, log 0, 1/0
         return _text(s)
 
 
 def _outside(s: str) -> str:
     """s with what is inside brackets blanked. "[" may close with ")", as in intervals."""
-    out, depth = [], 0
-    for c in s:
-        depth -= c in ")]}"
-        out.append(c if depth <= 0 else "\0")
-        depth += c in "([{"
-    return "".join(out)
+    depths = list(accumulate((c in "([{") - (c in ")]}") for c in s))
+    if max(depths, default=0) > MAX_DEPTH:
+        raise Unreadable
+    return "".join(c if depth <= (c in "([{") else "\0" for c, depth in zip(s, depths))
 
 
-def _split(s: str, separator: str) -> list[str]:
-    cuts = [(0, 0), *(m.span() for m in re.finditer(separator, _outside(s))), (len(s), len(s))]
-    return [s[a:b].strip() for (_, a), (b, _) in zip(cuts, cuts[1:])]
+def _split(s: str, separator: str) -> tuple[list[str], list[str]]:
+    """The parts of s between separators that are outside of brackets, and those separators."""
+    found = list(re.finditer(separator, _outside(s)))
+    cuts = [0, *(cut for m in found for cut in m.span()), len(s)]
+    return [s[a:b].strip() for a, b in zip(cuts[::2], cuts[1::2])], [m[0] for m in found]
 
 
-def _list(parts: list[str]) -> Hashable:
+def _set(keys, repeats: bool = False) -> Hashable:
+    """The union of keys: a set among them gives its members, and a set of one is that one."""
+    members = [member for key in keys for member in (key[1] if key[0] == "set" else [key])]
+    members = sorted(members if repeats else set(members), key=repr)
+    return members[0] if len(members) == 1 else ("set", tuple(members))
+
+
+def _list(parts: list[str], separators: list[str]) -> Hashable:
     """1,-2 and x=1, x=-2 have no order; x=1, y=2 is the point (1,2), its names in order."""
     names = [part.split("=")[0].strip() for part in parts if part.count("=") == 1]
-    if len(parts) == len({name.split("_")[0] for name in names}) and all(map(NAME.fullmatch, names)):
+    if len(parts) == len({name.split("_")[0] for name in names}) > 1 and all(map(NAME.fullmatch, names)):
         return ("tuple", "()", tuple(_structure(part) for _, part in sorted(zip(names, parts))))
-    return _set([key for part in parts for key in _values(part)])
-
-
-def _set(keys) -> Hashable:
-    return next(iter(keys)) if len(keys) == 1 else ("set", tuple(sorted(keys, key=repr)))
-
-
-def _values(s: str) -> list[Hashable]:
-    r"""The key of s; of 3 \pm 2, two keys. Each \pm is free, and \mp takes the sign that the first leaves."""
-    s = s if r"\pm" in s else s.replace(r"\mp", r"\pm")
-    if r"\pm" not in s:
-        return [_structure(s)]
-    if s.count(r"\pm") > 3:
-        raise Unreadable
-    return [key for sign, other in ("+-", "-+") for key in _values(s.replace(r"\pm", sign, 1).replace(r"\mp", other))]
+    keys = list(map(_structure, parts))
+    match sorted(keys, key=lambda key: "'-inf'" not in repr(key)), separators:          # x > 2 and x < 5 is 2 < x < 5
+        case ([("tuple", below, (("value", "-inf"), ("value", high))), ("tuple", above, (("value", low), ("value", "inf")))],
+              [","]) if MP.mpf(low) < MP.mpf(high):
+            return ("tuple", above[0] + below[1], (("value", low), ("value", high)))
+    return _set(keys, repeats=True)
 
 
 def _relation(sides: list[str], signs: list[str]) -> Hashable:
     """x=5 is 5, x>5 is (5,oo), 1<x<=2 is (1,2]; other equations are known up to a factor."""
-    if set(signs) <= {"=", r"\approx"}:
+    if set(signs) == {"="}:
         if NAME.fullmatch(sides[-1]) and not NAME.fullmatch(sides[0]):                  # 5 = x
             sides = sides[::-1]
-        if not sides[0] or NAME.fullmatch(sides[0]):      # of x = 10/2 = 5 the last, of x = \pi \approx 3 the first
-            return _structure(sides[1 if r"\approx" in signs[1:] else -1])
-        if signs[0] == r"\approx" or _structure(sides[0]) == _structure(sides[-1]):
-            return _structure(sides[0])
-        if len(sides) > 2:
-            raise Unreadable
-        return _equation(*sides)
-    if signs == [r"\in"] and NAME.fullmatch(sides[0]):
-        return _structure(sides[1])
+        left, right = sides[0], sides[-1]                 # of x = 10/2 = 5 the last
+        named = not left or NAME.fullmatch(left)
+        return _structure(right) if named or _structure(left) == _structure(right) else _compare(left, "=", right)
+    if NAME.fullmatch(sides[0]) and signs in ([r"\in"], [r"\neq"]):
+        return _structure(sides[1] if signs == [r"\in"] else rf"(-\infty,{sides[1]})\cup({sides[1]},\infty)")
     if signs[0] in (">", r"\geq"):                        # read every chain from small to large
-        sides, signs = sides[::-1], [FLIPPED.get(sign, sign) for sign in signs[::-1]]
+        sides, signs = sides[::-1], [{">": "<", r"\geq": r"\leq"}.get(sign) for sign in signs[::-1]]
     if not set(signs) <= {"<", r"\leq"}:
         raise Unreadable
-    chain = sides                                         # x < 5 is -oo < x < 5
-    if len(sides) == 2:
-        chain = [r"-\infty", *sides] if NAME.fullmatch(sides[0]) else [*sides, r"\infty"]
-    low, high = _structure(chain[0]), _structure(chain[-1])
-    if len(chain) == 3 and NAME.fullmatch(chain[1]) and len(low) == len(high) == 2:     # the ends are constants
-        left = "[" if signs[0] != "<" and chain[0] == sides[0] else "("
-        right = "]" if signs[-1] != "<" and chain[-1] == sides[-1] else ")"
-        return ("tuple", left + right, (low, high))
-    return ("inequality", *signs, *(_proportions(*pair, abs) for pair in zip(sides, sides[1:])))
+    padded, steps = [r"-\infty", *sides, r"\infty"], ["<", *signs, "<"]                 # x < 5 is -oo < x < 5
+    for i, name in enumerate(sides):
+        if NAME.fullmatch(name) and len(sides) < 4:
+            ends = _structure(padded[i]), _structure(padded[i + 2])
+            if all(len(end) == 2 for end in ends):        # constants
+                return ("tuple", "(["[steps[i] != "<"] + ")]"[steps[i + 1] != "<"], ends)
+    return ("inequality", *map(_compare, sides, signs, sides[1:]))
 
 
 # ----------------------------------------------------------------------------------------- algebra
 
-COMMANDS = {*FUNCTIONS, *"frac sqrt cdot times div lfloor rfloor lceil rceil binom".split()}
 TOKEN = re.compile(
-    r"(?P<command>\\[A-Za-z]+)|(?P<number>[0-9]+\.?[0-9]*|\.[0-9]+)|(?P<letters>[A-Za-z]+)|_\s*(?P<index>\{\s*\w+\s*\}|\w)"
-    r"|(?P<sign>[-+*/^(){}\[\]|!])|(?P<space>\s+)|(?P<other>.)", re.A | re.S)
-
-
-def _scalar(s: str) -> Hashable:
-    parsed = _parse(s)
-    return _value_key([_evaluate(*parsed, k) for k in range(3)])
-
-
-def _equation(left: str, right: str) -> Hashable:
-    """2x - y + 3 = 0 is y = 2x + 3, which is 2x + 3. If not of degree one in y: known up to a factor."""
-    difference = _parse(f"({left})-({right})")
-    at = [[_evaluate(*difference, k, y=MP.mpf(y)) for y in range(3)] for k in range(3)]
-    if all(a != b and _zeroed(a - 2 * b + c, abs(b)) == 0 for a, b, c in at):
-        return _value_key([a / (a - b) for a, b, _ in at])
-    return ("equation", *_proportions(left, right))
-
-
-def _proportions(left: str, right: str, size=lambda first: first) -> tuple:
-    """left - right at four points, up to a factor; with size=abs, up to a positive one."""
-    values = [_evaluate(*_parse(f"({left})-({right})"), k) for k in range(4)]
-    digits = tuple(_digits(value / size(values[0])) for value in values)
-    if len(set(digits)) == 1:                             # no variables: 1 = 2
-        raise Unreadable
-    return digits
+    r"(?<![A-Za-z0-9])(?:(?![abcxyz]+(?![A-Za-z]))[A-Za-z]{3,}|[Nn]o(?![A-Za-z]))"      # a word; but xyz is a product
+    r"|(?P<atom>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?!\s*[0-9.])|(?:[A-Za-z]|\\(?:%s)(?![A-Za-z]))(?:\s*_\s*\{\s*\w+\s*\})?)"
+    r"|(?P<syntax>\\(?:log\s*_|(?:%s|frac|sqrt|cdot|times|div|lfloor|rfloor|lceil|rceil|binom)(?![A-Za-z]))|[-+*/^(){}\[\]|!\s])"
+    r"|." % ("|".join(GREEK), "|".join(FUNCTIONS)), re.A | re.S)
+POINTS = range(4)
 
 
 @lru_cache(maxsize=64)
@@ -374,138 +339,124 @@ def _parse(s: str) -> tuple:
     import antlr4                                         # 0.4 s with sympy: not for a vote over integers
     from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 
-    atoms, out, depth, previous = [], [], 0, ""
-    for m in TOKEN.finditer(s):
-        kind, token, names = m.lastgroup, m[m.lastgroup].strip("\\{ }") or m[0], []
-        if kind == "command" and token in COMMANDS or token in FUNCTIONS:
-            out.append(f"\\{token} ")
-            kind = "function"
-        elif kind == "number" and previous != "number" or token in GREEK:
-            names = [token]
-        elif kind == "letters" and (len(token) < 3 or s[:m.start()][-1:].isdigit() or set(token) <= set("abcxyz")):
-            names = token                                 # a product of letters; other letters are a word
-        elif kind == "index" and previous in ("letters", "command"):
-            atoms[-1] += "_" + token
-        elif kind == "index" and previous == "function":  # \log_2
-            names = [token]
-            out.append("_")
-        elif kind == "sign":
-            depth += (token in "([{") - (token in ")]}")
-            out.append(r"\cdot " if token == "*" else token)
-        elif kind != "space":
+    atoms = []
+
+    def placeholder(token: re.Match) -> str:
+        if token["atom"]:
+            atoms.append(re.sub(r"[\\{}\s]", "", token["atom"]))
+            return r"\variable{%d}" % (len(atoms) - 1)
+        if not token["syntax"]:
             raise Unreadable
-        for name in names:
-            out.append(r"{\variable{%d}}" % len(atoms) if kind == "index" else r"\variable{%d}" % len(atoms))
-            atoms.append(name)
-        if depth > MAX_DEPTH:
-            raise Unreadable
-        previous = previous if kind == "space" else kind
+        return r"\cdot " if token["syntax"] == "*" else token["syntax"]
+
+    latex = TOKEN.sub(placeholder, s)
     try:
         with LOCK:
             converter = _Latex2Sympy()                    # a new one each time: it remembers variables
-            parser = converter.create_parser("".join(out))
+            parser = converter.create_parser(latex)
             # SLL looks ahead without context. With opaque names that is enough, and 5 times as fast.
             # The grammar's top rule takes time exponential in nested brackets; its rule `expr` does not.
             parser._interp.predictionMode = antlr4.PredictionMode.SLL
             tree = parser.expr()
-            if parser.getCurrentToken().type == antlr4.Token.EOF:
-                return converter.convert_expr(tree), atoms
+            if parser.getCurrentToken().type != antlr4.Token.EOF:
+                raise Unreadable
+            return converter.convert_expr(tree), atoms
     except Exception as error:                            # the parser itself raises bare Exceptions
         raise Unreadable from error
-    raise Unreadable
 
 
-def _evaluate(tree, atoms: list[str], k: int, **given):
-    """The value of a tree at point k, every result on the way of bounded size."""
-    def value(node):
-        name = node.func.__name__
-        if name == "Symbol":
-            atom = atoms[int(node.name)]
-            return given[atom] if atom in given else _atom(atom, k)
-        if node.is_number:                                # the parser's own: -1, 1/2, bases of \log and \ln
-            return +MP.e if name == "Exp1" else MP.mpf(int(node.p)) / int(node.q)
-        args = [value(argument) for argument in node.args]
-        if name not in OPERATIONS or name in ELEMENTARY and max(map(abs, args)) > MAX_BITS:
-            raise Unreadable                              # \sin 10^{10000} would need 10,000 digits of pi
-        result = OPERATIONS[name](*args)
-        if not MP.isfinite(result) or result != 0 and abs(MP.mag(result)) > MAX_BITS:
-            raise Unreadable
-        if isinstance(result, MP.mpc) and not _zeroed(result.imag, abs(result)):
-            result = result.real                          # i^2
-        return _zeroed(result) if name in ELEMENTARY else result
-    return value(tree)
+def _values(s: str, **given) -> list:
+    """The values of a scalar at all points, at one if it has no variables; `given` are those of some variables."""
+    tree, atoms = _parse(s)
+    points = POINTS if any(_atom(atom, 0) != _atom(atom, 1) for atom in atoms) else POINTS[:1]
+    return [_evaluate(tree, [given[atom] if atom in given else _atom(atom, k) for atom in atoms]) for k in points]
+
+
+def _evaluate(node, atoms: list):
+    """The value of a tree whose placeholders have these values, every result on the way of bounded size."""
+    name = node.func.__name__
+    if name == "Symbol":
+        return atoms[int(node.name)]
+    if node.is_number:                                    # the parser's own: -1, 1/2, bases of \log and \ln
+        return +MP.e if name == "Exp1" else MP.mpf(int(node.p)) / int(node.q)
+    args = [_evaluate(argument, atoms) for argument in node.args]
+    largest = max(map(abs, args))
+    if name not in OPERATIONS or name in ELEMENTARY and largest > LARGEST:
+        raise Unreadable
+    result = OPERATIONS[name](*args)
+    if not MP.isfinite(result) or result != 0 and abs(MP.mag(result)) > MAX_BITS:
+        raise Unreadable
+    return _clean(result, largest if name == "Add" else name in ELEMENTARY)
 
 
 @lru_cache(maxsize=1024)
 def _atom(name: str, k: int):
-    """What a placeholder is worth at point k. Variables are positive at 0, negative at 1: |x| is not x."""
+    """What a placeholder is worth at point k. Variables are positive at 0 and 3, negative at 1: |x| is not x."""
     if name[0] in ".0123456789":
         return MP.mpf(name)
     if name in ("pi", "e", "i"):
         return MP.j if name == "i" else +getattr(MP, name)
-    k = 0 if name == "infty" else k                       # no variable, only unlike any other number
     digest = hashlib.sha512(f"{name} {k}".encode()).digest()
-    size = MP.mpf(int.from_bytes(digest * 4, "big")) / 2 ** 2047 + 0.2
-    return -size if k == 1 or k > 1 and digest[0] % 2 else size
+    size = MP.mpf(int.from_bytes(digest, "big")) / 2 ** 512 + 0.2 + 7 * k               # nor is |x + 2| x + 2
+    return -size if k == 1 or k == 2 and digest[0] % 2 else size
 
 
-def _zeroed(value, scale=1):
-    """A sum of terms of size 1 that comes to 1e-699 is zero."""
-    return value if abs(value) > scale * TINY else MP.zero
+def _clean(z, scale):
+    r"""z without what is only rounding: i^2 is real, and \sin\pi or a sum of terms of size 1 that comes to 1e-799 is 0."""
+    noise = TINY * max(scale, abs(z))
+    real, imag = (part if abs(part) > noise else MP.zero for part in (MP.re(z), MP.im(z)))
+    return MP.mpc(real, imag) if imag else real
+
+
+def _digits(values: list) -> tuple[str, ...]:
+    """The values at all points as part of a key; one value if they are the same, as those of a number are."""
+    if any(z != 0 and abs(MP.mag(z)) > 3.3 * KEPT for z in values):                     # its last digits are lost
+        raise Unreadable
+    digits = tuple(MP.nstr(z, KEPT) for z in values)
+    return digits[:1] if len(set(digits)) == 1 else digits
+
+
+def _compare(left: str, sign: str, right: str) -> Hashable:
+    """2x - y + 3 = 0 is y = 2x + 3, which is 2x + 3. Else left - right up to a factor, in inequalities a positive one."""
+    difference = f"({left})-({right})"
+    if sign == "=" and "y" in _parse(difference)[1]:
+        at = list(zip(*(_values(difference, y=MP.mpf(y)) for y in range(3))))
+        if all(a != b and not _clean(a - 2 * b + c, abs(b)) for a, b, c in at):         # of degree one in y
+            return ("value", *_digits([a / (a - b) for a, b, _ in at]))
+    values = _values(difference)
+    scale = values[0] if sign == "=" else abs(values[0])
+    if len(digits := _digits([value / scale for value in values])) == 1:                # no variables: 1 = 2
+        raise Unreadable
+    return (sign, *digits)
 
 
 def _power(base, exponent):
     if base != 0 and abs(exponent) * (abs(MP.mag(base)) + 1) > MAX_BITS:
         raise Unreadable
-    ratio = _rational(exponent) if MP.im(base) == 0 > MP.re(base) else None
-    if ratio and ratio.denominator % 2:                   # the real cube root of -8, -2, not 1 + i sqrt 3
-        return (-1) ** ratio.numerator * MP.power(-base, exponent)
+    if MP.im(base) == 0 > MP.re(base):                    # the real cube root of -8, -2, not 1 + i sqrt 3
+        for root in range(1, 100, 2):
+            if abs(exponent * root - (times := MP.nint(exponent * root))) < TINY:
+                return (-1) ** int(times) * MP.power(-base, exponent)
     return MP.power(base, exponent)
 
 
 def _factorial(z):
-    """z!, or at a sample point any function with f(z) = z f(z - 1): enough for (n+1)! = (n+1) n!."""
-    if MP.isint(z) and 0 <= z < 1000:
-        return MP.mpf(math.factorial(int(z)))
-    if not isinstance(z, MP.mpf) or abs(z) > 50:
+    """z!, or at a sample point any function with f(z) = z f(z - 1): enough for (n+1)! = (n+1) n!, and fast, unlike gamma."""
+    if not isinstance(z, MP.mpf) or abs(z) > (1000 if MP.isint(z) else 200):
         raise Unreadable
-    return z * _factorial(z - 1) if z > 1 else _factorial(z + 1) / (z + 1) if z < 0 else MP.exp(z)
+    n = int(MP.floor(z + TINY))
+    if abs(z - n) < TINY:
+        return MP.factorial(n)
+    return MP.exp(z - n) * math.prod(z - i for i in range(n)) / math.prod(z + i for i in range(1, 1 - n))
 
 
 def _binomial(n, k):
-    if not MP.isint(k) or not 0 <= k < 100:
-        raise Unreadable
-    return math.prod(((n - i) / (i + 1) for i in range(int(k))), start=MP.one)
+    if MP.isint(k) and 0 <= k < 100:
+        return math.prod(((n - i) / (i + 1) for i in range(int(k))), start=MP.one)
+    return _factorial(n) / _factorial(k) / _factorial(n - k)
 
 
-ELEMENTARY = {
-    "sin": MP.sin, "cos": MP.cos, "tan": MP.tan, "cot": lambda z: 1 / MP.tan(z), "sec": lambda z: 1 / MP.cos(z),
-    "csc": lambda z: 1 / MP.sin(z), "asin": MP.asin, "acos": MP.acos, "atan": MP.atan,
-    "sinh": MP.sinh, "cosh": MP.cosh, "tanh": MP.tanh, "exp": MP.exp, "log": MP.log}
-OPERATIONS = {
-    **ELEMENTARY, "Add": lambda *z: _zeroed(sum(z), max(map(abs, z))), "Mul": lambda *z: math.prod(z), "Pow": _power,
-    "Abs": abs, "factorial": _factorial, "binomial": _binomial,
-    "floor": lambda z: MP.floor(z + TINY), "ceiling": lambda z: MP.ceil(z - TINY)}
-
-
-def _value_key(values: list) -> Hashable:
-    digits = [_digits(value) for value in values]
-    return ("value", digits[0]) if len(set(digits)) == 1 else ("value", *digits)
-
-
-def _digits(z) -> Hashable:
-    """A number as part of a key: exact if rational, else in digits; if complex, in two parts."""
-    if isinstance(z, MP.mpc):
-        return (_digits(_zeroed(z.real, abs(z))), _digits(z.imag))
-    if z != 0 and abs(MP.mag(z)) > EXACT_BITS:            # its last digits are lost
-        raise Unreadable
-    return ratio if (ratio := _rational(z)) is not None else MP.nstr(z, KEPT)
-
-
-def _rational(z) -> Fraction | None:
-    """The rational number that z is but for rounding, if it is one."""
-    if not isinstance(z, MP.mpf) or z != 0 and abs(MP.mag(z)) > EXACT_BITS:
-        return None
-    exact = Fraction(*map(int, mpmath.libmp.to_rational(z._mpf_)))
-    guess = exact.limit_denominator(10 ** KEPT)
-    return guess if abs(exact - guess) <= min(abs(exact) / 10 ** 650, Fraction(1, 10 ** 200)) else None
+ELEMENTARY = {name: getattr(MP, name) for name in "sin cos tan cot sec csc asin acos atan sinh cosh tanh exp log".split()}
+OPERATIONS = ELEMENTARY | {
+    "Add": lambda *z: sum(z), "Mul": lambda *z: math.prod(z), "Pow": _power, "Abs": abs, "factorial": _factorial,
+    "binomial": _binomial, "floor": lambda z: MP.floor(z + TINY), "ceiling": lambda z: MP.ceil(z - TINY)}

@@ -38,7 +38,10 @@ def test_the_table_is_well_formed():
     assert len({tuple(row[:4]) for row in rows}) == len(rows)
 
 
-KNOWN_WRONG = []                                          # pairs that are wrong today, by category and sides
+# Pairs that are wrong today, by category and sides: sums stay text, as does \mathrm{x}, which might be a unit; and x = ... is
+# taken for the value of x, not for a line.
+KNOWN_WRONG = [["latex", "=", r"\sum_{k=1}^{4} k", "10"], ["equation", "=", "x = 2y + 3", "x - 2y = 3"],
+               ["latex", "=", r"\mathrm{x}+1", "x+1"]]
 
 
 def test_pairs_of_the_table():
@@ -98,6 +101,8 @@ def test_math500_answers_that_are_equal_are_few(math500):
     (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),                             # nested braces
     (r"\boxed{\{1,2\}}", r"\{1,2\}"),                                                   # escaped ones are no braces
     (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+    (r"\boxed{" + r"\sqrt{" * 12 + "2" + "}" * 13, r"\sqrt{" * 12 + "2" + "}" * 12),      # twelve deep
+    (r"\boxed{\boxed{5", "5"),                                                          # cut off within two boxes
     (r"\boxed{x = \boxed{3}}", r"x = \boxed{3}"),                                       # of two, the outer
     (r"\boxed{5} and \boxed{}", "5"),                                                   # an empty box says nothing
     (r"\boxed{5} and \boxed{ }", "5"),
@@ -288,7 +293,7 @@ def test_number_bases_are_kept():
 HOSTILE = {
     "tower": "9^{9^{9^9}}", "tall tower": "^".join("2" * 150), "letters in a tower": "^".join("x" * 150),
     "factorial": "10^9!", "bracketed factorial": "(10^9)!", "repeated factorial": "((((9!)!)!)!)!", "bangs": "3" + "!" * 300,
-    "factorials": "+".join(["999!"] * 70), "symbolic factorials": "+".join(["(40+x)!"] * 45),
+    "factorials": "+".join(["999!"] * 70), "symbolic factorials": "+".join(["(40+x)!"] * 45), "large ones": "+".join(["(170+x)!"] * 44),
     "binomial": r"\binom{10^9}{5\cdot 10^8}", "binomials": "+".join([r"\binom{x}{99}"] * 30),
     "exponent": "1E999999999", "negative exponent": "1e-999999999", "exponent of 400 digits": "1e" + "9" * 390,
     "power of ten": "10^{" + "9" * 390 + "}", "digits": "9" * 399, "more digits": "9" * 100_000, "decimals": "0." + "3" * 390,
