@@ -158,6 +158,13 @@ def test_an_unknown_architecture_is_named(tmp_path, capsys):
     assert prm.score([0], [STEPS[0]])[0] == pytest.approx(full_score(prm, PROBLEM, STEPS[:1]), abs=1e-4)
 
 
+def test_a_script_tells_in_one_line_what_is_wrong_with_a_prm(tmp_path):
+    checkpoints.qwen_math(tmp_path, architectures=["Qwen2ForRewardModel"])
+    command = [sys.executable, ROOT / "best_of_n.py", "--policy", ROOT / "tiny/policy", "--prm", tmp_path, "--problem", "1 + 1?"]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1 and "Qwen2ForRewardModel" in run.stderr, run.stderr
+
+
 def test_the_command_line_names_every_family():
     assert list(runner.FAMILIES) == list(FAMILIES)
 
