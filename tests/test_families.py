@@ -116,12 +116,14 @@ def test_heads_are_not_quantized(checkpoint):
     assert len(prm.score([0], ["".join(STEPS)])[0]) == 3
 
 
-@pytest.mark.parametrize("name", list(checkpoints.BUILD))
-def test_a_search_from_the_command_line(name, tmp_path):
+@pytest.mark.parametrize("name, options, flags", [
+    *((name, {}, []) for name in checkpoints.BUILD), ("skywork", {"architectures": ["Renamed"]}, ["--prm-family", "skywork"]),
+])
+def test_a_search_from_the_command_line(name, options, flags, tmp_path):
     """Whole runs, one for each family: detected, scored, and not a word on stderr but of progress."""
-    checkpoints.BUILD[name](tmp_path / "prm")
+    checkpoints.BUILD[name](tmp_path / "prm", **options)
     command = [sys.executable, ROOT / "dvts.py", "--policy", ROOT / "tiny/policy", "--prm", tmp_path / "prm", "--problems", ROOT / "tiny/problems.jsonl",
-               "--n", "16", "--limit", "1", "--output", tmp_path / "out.jsonl"]
+               "--n", "16", "--limit", "1", "--output", tmp_path / "out.jsonl", *flags]
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stderr
     assert "lm_head" not in run.stderr and "Warning" not in run.stderr, run.stderr
