@@ -92,7 +92,7 @@ class Skywork:
     def __init__(self, tokenizer, model, folder):
         self.bos = model.config.bos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         self.tokenizer, self.newline = tokenizer, single_token(tokenizer, "\n")
-        self.head = [t.to(model.device, torch.float32) for t in tensors(folder, "v_head.summary.weight", "v_head.summary.bias")]
+        self.head = tensors(folder, model.device, "v_head.summary.weight", "v_head.summary.bias")
 
     def opening(self, problem):
         return [self.bos] + chat.encode(self.tokenizer, problem + "\n")
@@ -118,8 +118,7 @@ class QwenMath:
 
     def __init__(self, tokenizer, model, folder):
         self.tokenizer, self.tag = tokenizer, single_token(tokenizer, "<extra_0>")
-        names = "score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias"
-        self.head = [t.to(model.device, torch.float32) for t in tensors(folder, *names)]
+        self.head = tensors(folder, model.device, "score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias")
 
     def opening(self, problem):
         return chat.encode_prompt(self.tokenizer, problem, system=self.PROMPT)
@@ -136,10 +135,8 @@ FAMILIES = {"rlhflow": RLHFlow, "math-shepherd": MathShepherd, "skywork": Skywor
 
 
 def dialogue_pieces(tokenizer) -> tuple[str, str, str]:
-    """The fixed text of an RLHFlow dialogue, read off the chat template.
-
-    opening: before the question; reply: from a step's end to where "+" or "-" is due; next_turn: from the "+" to the next step.
-    """
+    """The fixed text of an RLHFlow dialogue, read off the chat template: before the question (opening), from a step's end to
+    where "+" or "-" is due (reply), and from the "+" to the next step (next_turn)."""
     question, step = "<<question>>", "<<step>>"
     turns = [("user", question), ("assistant", "+"), ("user", step), ("assistant", "+")]
     text = chat.render(tokenizer, [{"role": role, "content": content} for role, content in turns])
@@ -160,19 +157,20 @@ def single_token(tokenizer, text: str) -> int:
 def plus_minus_score(tokenizer, model, folder):
     """P(+) / (P(+) + P(-)) is the sigmoid of a difference of two logits: of the head's 128k rows two will do."""
     rows = [single_token(tokenizer, "+"), single_token(tokenizer, "-")]
-    tied = model.config.tie_word_embeddings
-    weight = model.get_input_embeddings().weight.detach() if tied else tensors(folder, "lm_head.weight")[0]
-    plus, minus = weight[rows].to(model.device, torch.float32)  # each [h]
+    if model.config.tie_word_embeddings:
+        plus, minus = model.get_input_embeddings().weight.detach()[rows].float()  # each [h]
+    else:
+        plus, minus = tensors(folder, model.device, "lm_head.weight", rows=rows)[0]
     return lambda hidden: torch.sigmoid(hidden @ (plus - minus))
 
 
-def tensors(folder: str, *names: str) -> list[torch.Tensor]:
-    """Tensors of a checkpoint that the model itself has no place for, on the CPU and never quantized."""
+def tensors(folder: str, device, *names: str, rows=slice(None)) -> list[torch.Tensor]:
+    """Weights, or some rows of them, that a checkpoint has beside the model proper: in float32, never quantized."""
     found = {}
     for shard in list(Path(folder).glob("*.safetensors")) or Path(folder).glob("pytorch_model*.bin"):
         safe = shard.suffix == ".safetensors"
         weights = load_file(shard) if safe else torch.load(shard, map_location="cpu", mmap=True, weights_only=True)
-        found |= {name: weights[name] for name in names if name in weights}
+        found |= {name: weights[name][rows].to(device, torch.float32) for name in names if name in weights}
     if missing := set(names) - set(found):
         raise ValueError(f"it has no weights named {min(missing)}, with which PRMs of its family score")
     return [found[name] for name in names]
@@ -233,7 +231,7 @@ class PRM:
         nothing = torch.zeros(1, config.num_key_value_heads, 0, self.head_dim, dtype=self.model.dtype, device=self.model.device)
         self.prefix = [(nothing, nothing)] * config.num_hidden_layers  # of each layer 2 x [P, kv heads, T, head_dim]
         self.mask = torch.ones(1, 0, dtype=torch.bool, device=self.model.device)  # [P, T]: True where a slot has a token
-        self._read([0] * len(problems), [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems], True)
+        self._read([0] * len(problems), [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems])
         self.turns = [0] * len(problems)  # [children]: how many steps each has
 
     @torch.inference_mode()
@@ -276,7 +274,7 @@ class PRM:
             ), None
         self.mask = mask.gather(1, slots)
 
-    def _read(self, parents: list[int], segments: list[list[int]], ends: list[list[int]], keep: bool) -> list[list[float]]:
+    def _read(self, parents: list[int], segments: list[list[int]], ends: list[list[int]], keep=True) -> list[list[float]]:
         """Push children through the model, segments[i] behind prefix parents[i]. Returns the scores at the places ends[i] in it."""
         packs = pack(parents, segments)
         ids, position, child, places = lay_out(packs, segments)

@@ -30,7 +30,7 @@ from common import grading
 TINY = os.path.relpath(Path(__file__).resolve().parent.parent / "tiny")
 SCRIPT = os.path.basename(sys.argv[0])
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by accelerate and torchrun
-FAMILIES = "rlhflow", "math-shepherd", "skywork", "qwen-math"  # of PRMs, as in common/prm.py, which takes seconds to import
+FAMILIES = "rlhflow", "math-shepherd", "skywork", "qwen-math"  # as in common/prm.py, which takes seconds to import
 REDUCE = {"last": lambda scores: scores[-1], "min": min, "prod": math.prod}
 
 
@@ -153,20 +153,21 @@ def _from_hub(name, flag, kind, patterns):
 def model_folder(name, flag, pickles=None):
     """Folder with the whole model `name`: a local one as it is, else the hub's, downloaded where it is missing.
 
-    Pickled weights (.bin), which can run code, are neither downloaded nor taken unless `pickles` is true, and safetensors
-    go before them even then; None: --allow-pickle is no flag of this model. fail()s where a file is missing.
+    Pickled weights (.bin), which can run code, are neither downloaded nor taken unless `pickles` is true and there are
+    no others; None: this model has no flag --allow-pickle. fail()s where a file is missing.
     """
     from safetensors import SafetensorError, safe_open
-    folder, remote, patterns = Path(name), not Path(name).is_dir(), ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
-    if remote:
-        folder = _from_hub(name, flag, "model", patterns)
-    if pickles and not any(folder.glob("*.safetensors")):
-        folder = _from_hub(name, flag, "model", [*patterns, "*.bin"]) if remote else folder
+    folder, weights, others = Path(name), "*.safetensors", ["*.json", "*.txt", "*.jinja", "*.model"]
+    if remote := not folder.is_dir():
+        folder = _from_hub(name, flag, "model", [weights, *others])
+    if pickles and not any(folder.glob(weights)):
+        weights = "pytorch_model*.bin"
+        folder = _from_hub(name, flag, "model", [weights, *others]) if remote else folder
         print(f"{flag} {name}: reading pickled weights, as --allow-pickle says", file=sys.stderr)
-    for pattern in ("config.json", "tokenizer*", "*.safetensors"):
-        if not any(folder.glob(pattern)) and not (pickles and "safetensors" in pattern and any(folder.glob("*.bin"))):
-            fail(f"{flag} {name} has no {pattern}: name the folder of a whole model, with its weights in safetensors (pickles, "
-                 f".bin, can run code and are not read{', unless you add --allow-pickle' if pickles is False else ''})")
+    for pattern in ("config.json", "tokenizer*", weights):
+        if not any(folder.glob(pattern)):
+            fail(f"{flag} {name} has no {pattern}: name the folder of a whole model, with its weights in safetensors "
+                 f"(pickles, .bin, can run code: not read{' without --allow-pickle' if pickles is False else ''})")
     try:
         index = folder / "model.safetensors.index.json"
         shards = json.loads(index.read_text())["weight_map"].values() if index.exists() else os.listdir(folder)
@@ -258,7 +259,8 @@ class Meter:
 
 def _identity(args):
     """What decides every answer, and so must be equal where a run goes on with a file."""
-    return {"script": SCRIPT} | {k: v for k, v in vars(args).items() if k not in ("limit", "output", "overwrite", "batch_problems")}
+    free = ("limit", "output", "overwrite", "batch_problems", "allow_pickle")
+    return {"script": SCRIPT} | {k: v for k, v in vars(args).items() if k not in free}
 
 
 def _header(args):

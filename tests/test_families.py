@@ -116,12 +116,14 @@ def test_heads_are_not_quantized(checkpoint):
     assert len(prm.score([0], ["".join(STEPS)])[0]) == 3
 
 
-@pytest.mark.parametrize("name", list(checkpoints.BUILD))
-def test_a_search_from_the_command_line(name, tmp_path):
+@pytest.mark.parametrize("name, options, flags", [
+    *((name, {}, []) for name in checkpoints.BUILD), ("skywork", {"architectures": ["Renamed"]}, ["--prm-family", "skywork"]),
+])
+def test_a_search_from_the_command_line(name, options, flags, tmp_path):
     """Whole runs, one for each family: detected, scored, and not a word on stderr but of progress."""
-    checkpoints.BUILD[name](tmp_path / "prm")
+    checkpoints.BUILD[name](tmp_path / "prm", **options)
     command = [sys.executable, ROOT / "dvts.py", "--policy", ROOT / "tiny/policy", "--prm", tmp_path / "prm", "--problems", ROOT / "tiny/problems.jsonl",
-               "--n", "16", "--limit", "1", "--output", tmp_path / "out.jsonl"]
+               "--n", "16", "--limit", "1", "--output", tmp_path / "out.jsonl", *flags]
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stderr
     assert "lm_head" not in run.stderr and "Warning" not in run.stderr, run.stderr
@@ -156,6 +158,13 @@ def test_an_unknown_architecture_is_named(tmp_path, capsys):
     prm = load_prm(str(tmp_path), family="rlhflow", four_bit=False, device=CPU)  # and the user may know better
     prm.start([PROBLEM])
     assert prm.score([0], [STEPS[0]])[0] == pytest.approx(full_score(prm, PROBLEM, STEPS[:1]), abs=1e-4)
+
+
+def test_a_script_tells_in_one_line_what_is_wrong_with_a_prm(tmp_path):
+    checkpoints.qwen_math(tmp_path, architectures=["Qwen2ForRewardModel"])
+    command = [sys.executable, ROOT / "best_of_n.py", "--policy", ROOT / "tiny/policy", "--prm", tmp_path, "--problem", "1 + 1?"]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1 and "Qwen2ForRewardModel" in run.stderr, run.stderr
 
 
 def test_the_command_line_names_every_family():
