@@ -141,9 +141,8 @@ def check(args, problems):
     if getattr(args, "prm", None) is not None and folder.samefile(model_folder(args.prm, "--prm")):
         fail(f"--policy and --prm are both {args.policy}: name one model that writes and one that scores")
     config = json.loads((folder / "config.json").read_text())
-    kinds = ", ".join(config.get("architectures") or ["CausalLM"])
-    if not re.search("CausalLM|LMHead|ConditionalGeneration", kinds):
-        fail(f"--policy {args.policy} does not write (it is a {kinds}): if it is a reward model, give it to --prm")
+    if not re.search("CausalLM|LMHead|ConditionalGeneration", kinds := str(config.get("architectures") or "CausalLM")):
+        fail(f"--policy {args.policy} does not write (it is {kinds}): if it is a reward model, give it to --prm")
     context = config.get("text_config", config).get("max_position_embeddings", math.inf)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -151,14 +150,13 @@ def check(args, problems):
     except Exception as error:  # of any kind: a chat template is a program
         fail(f"--policy {args.policy} takes no chat ({error}): name another")
     for problem, length in zip(problems, lengths):
+        where, answer = f"problem {problem['id']!r}", problem["answer"] or "1"
         if length >= context:
-            fail(f"problem {problem['id']!r} is too long: {length} tokens with its prompt, and --policy {args.policy} "
-                 f"takes {context}: shorten or delete it")
-        key = grading.canonical_form(problem["answer"] or "1")
-        if key == ("text", ""):
-            fail(f"problem {problem['id']!r} has an answer with nothing in it, {problem['answer']!r}: write what is right")
-        if key[0] == "text" and re.search(r"\\|\d", key[1]):  # other text is words, and meant as such
-            unread.append(f"{problem['answer']!r} of problem {problem['id']!r}")
+            fail(f"{where} is too long: a prompt of {length} tokens, of which --policy {args.policy} takes fewer than "
+                 f"{context}: shorten or delete it")
+        if (key := grading.canonical_form(answer)) == ("text", ""):
+            fail(f"{where} has an answer with nothing in it, {answer!r}: write what is right")
+        unread += [f"{answer!r} of {where}"] * bool(key[0] == "text" and re.search(r"\\|\d", key[1]))  # not mere words
     if unread and RANK == 0:
         print(printable(f"{SCRIPT}: note: read as text, not as mathematics: the answer {unread[0]}"
                         + f", and those of {len(unread) - 1} more" * (len(unread) > 1)), file=sys.stderr)
@@ -420,14 +418,14 @@ def attempt(args, solve, meters, problem, on_step):
 
 
 def check_writer(args, policy):
-    """fail() at a reward model in the policy's place: its files may be those of a writer, yet it answers by "+" or "-"."""
+    """fail() at a reward model in the policy's place. Its files may be those of a writer, yet it answers "+" or "-"."""
     from transformers import AutoTokenizer
     from common import chat
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.policy, "--policy"))
     step = [{"role": "user", "content": "What is 1 + 1? ## Step 1: Add\n$1+1=2$"}]
     prompt = chat.encode(tokenizer, chat.render(tokenizer, step, add_generation_prompt=True))
     if policy.probability(prompt, [chat.encode(tokenizer, sign)[-1] for sign in "+-"]) > 0.5:
-        fail(f'--policy {args.policy} answers a step by "+" or "-", as a reward model does: are --policy and --prm swapped?')
+        fail(f'--policy {args.policy} answers a step by "+" or "-", as a reward model does: swap --policy and --prm')
 
 
 def work(args, solve, meters, problems):
@@ -487,9 +485,9 @@ def run(args, solve, meters):
         with tempfile.TemporaryDirectory() as folder:  # a question asked in passing leaves no file behind
             args.output = f"{folder}/answer.jsonl"
             return run(args, solve, meters)
-    check_writer(args, meters["policy"])
     problems, stopped = load_problems(args), False
     try:
+        check_writer(args, meters["policy"])
         work(args, solve, meters, problems)
     except KeyboardInterrupt:
         stopped = True
