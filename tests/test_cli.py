@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from common import runner
 
 SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
-NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DOWNLOAD_TIMEOUT": "1", "CUDA_VISIBLE_DEVICES": ""}
+NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DOWNLOAD_TIMEOUT": "1", "CUDA_VISIBLE_DEVICES": "",
+           "PYTHONUNBUFFERED": ""}  # as a user has it: unset, stdout fails once more when Python exits
 
 
 def start(script, *flags, launcher=(sys.executable,), cwd=ROOT, **kwargs):
