@@ -2,10 +2,11 @@
 
 A script calls, in this order, `ArgumentParser` and `add_run_flags` (before its heavy imports), `choose_models`,
 `model_folder`, and `run(args, solve, meters)`, where its own `solve` answers one problem.
-Whatever a user can get wrong ends in `fail`: one line on stderr, exit code 2.
+Whatever a user can get wrong ends in `fail`: one line on stderr, exit code 2, and before any problem is solved.
 """
 import argparse
 import fcntl
+import functools
 import glob
 import hashlib
 import itertools
@@ -43,6 +44,15 @@ def fail(message):
     """Print `script: error: message` as one line on stderr and raise SystemExit(2)."""
     print(f"{SCRIPT}: error: {' '.join(printable(message).split())}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def say(text):
+    """Print `text` on stdout at once; fail()s where nobody takes it (a full disk, a pipe that was closed)."""
+    try:
+        print(printable(text), flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it exits
+        fail(f"stdout cannot be written ({error.strerror}): send it elsewhere and give this command again")
 
 # --- command line -----------------------------------------------------------------------------------------------------
 
@@ -103,7 +113,7 @@ def add_run_flags(parser, prm):
 # --- models, problems -------------------------------------------------------------------------------------------------
 
 def choose_models(args):
-    """Fill in what `args` leaves open and say so in one line; check problems and output before any weights load."""
+    """Fill in what `args` leaves open and say so in one line; check all that can be before any weights load."""
     import torch
     from transformers.utils import logging
     logging.disable_progress_bar()  # weights load in seconds; downloads, which do not, have bars of their own
@@ -119,13 +129,43 @@ def choose_models(args):
     if flags and not gpu and not os.path.isdir(TINY):  # its paths must not pass for ids of the hub
         fail(f"no CUDA GPU here, and the bundled models are gone from {TINY}: give --policy, --prm and --problems")
     if flags and RANK == 0:
-        print(f"{'A' if gpu else 'No'} CUDA GPU here: running {' '.join(flags)} (give these to choose)", flush=True)
+        say(f"{'A' if gpu else 'No'} CUDA GPU here: running {' '.join(flags)} (give these to choose)")
     if args.output is None and args.problem is None:
         digest = hashlib.sha256(json.dumps(_identity(args), sort_keys=True).encode()).hexdigest()[:8]
         args.output = f"runs/{Path(SCRIPT).stem}-n{args.n}-seed{args.seed}-{digest}.jsonl"
     problems = load_problems(args)
     if RANK == 0 and args.output is not None:
         resume(args, problems)
+    check(args, problems[:args.limit])
+
+
+def check(args, problems):
+    """fail() at models not of their kind, prompts beyond the policy's context, and answers with nothing in them."""
+    from transformers import AutoTokenizer
+    from common.chat import encode_prompt
+    folder, unread = Path(model_folder(args.policy, "--policy")), []
+    if getattr(args, "prm", None) is not None and folder.samefile(model_folder(args.prm, "--prm", args.allow_pickle)):
+        fail(f"--policy and --prm are both {args.policy}: name one model that writes and one that scores")
+    config = json.loads((folder / "config.json").read_text())
+    if not re.search("CausalLM|LMHead|ConditionalGeneration", kinds := str(config.get("architectures") or "CausalLM")):
+        fail(f"--policy {args.policy} does not write (it is {kinds}): if it is a reward model, give it to --prm")
+    context = config.get("text_config", config).get("max_position_embeddings", math.inf)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        lengths = [len(encode_prompt(tokenizer, problem["problem"])) for problem in problems]
+    except Exception as error:  # of any kind: a chat template is a program
+        fail(f"--policy {args.policy} takes no chat ({error}): name another")
+    for problem, length in zip(problems, lengths):
+        where, answer = f"problem {problem['id']!r}", problem["answer"] or "1"
+        if length >= context:
+            fail(f"{where} is too long: a prompt of {length} tokens, of which --policy {args.policy} takes fewer than "
+                 f"{context}: shorten or delete it")
+        if (key := grading.canonical_form(answer)) == ("text", ""):
+            fail(f"{where} has an answer with nothing in it, {answer!r}: write what is right")
+        unread += [f"{answer!r} of {where}"] * bool(key[0] == "text" and re.search(r"\\|\d", key[1]))  # not mere words
+    if unread and RANK == 0:
+        print(printable(f"{SCRIPT}: note: read as text, not as mathematics: the answer {unread[0]}"
+                        + f", and those of {len(unread) - 1} more" * (len(unread) > 1)), file=sys.stderr)
 
 
 def device():
@@ -150,13 +190,15 @@ def _from_hub(name, flag, kind, patterns):
              f"{advice.get(type(error), 'go online or try again')}, or {local}")
 
 
+@functools.cache
 def model_folder(name, flag, pickles=None):
     """Folder with the whole model `name`: a local one as it is, else the hub's, downloaded where it is missing.
 
     Pickled weights (.bin), which can run code, are neither downloaded nor taken unless `pickles` is true and there are
-    no others; None: this model has no flag --allow-pickle. fail()s where a file is missing.
+    no others; None: this model has no flag --allow-pickle. fail()s where a file is missing or cut.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
+    from transformers import AutoTokenizer
     folder, weights, others = Path(name), "*.safetensors", ["*.json", "*.txt", "*.jinja", "*.model"]
     if remote := not folder.is_dir():
         folder = _from_hub(name, flag, "model", [weights, *others])
@@ -172,8 +214,9 @@ def model_folder(name, flag, pickles=None):
         index = folder / "model.safetensors.index.json"
         shards = json.loads(index.read_text())["weight_map"].values() if index.exists() else os.listdir(folder)
         for shard in {shard for shard in shards if shard.endswith(".safetensors")}:
-            safe_open(folder / shard, framework="pt")  # reads the header alone, yet notices a file cut short
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+            safe_open(folder / shard, framework="np")  # reads the header alone, yet notices a file cut short
+        AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # of any kind: what stands in half a file is anyone's guess
         fail(f"{flag} {name} is only half there ({error}): download it again")
     return str(folder)
 
@@ -211,17 +254,18 @@ def load_problems(args):
         where = f"--problems {name}, line {number}"
         try:
             record = dict(json.loads(line))
-        except (ValueError, TypeError) as error:
+            json.dumps(record, ensure_ascii=False).encode()  # "\ud800" is JSON, but half a character
+        except (ValueError, TypeError, RecursionError) as error:
             fail(f"{where} is no JSON object ({error}): mend or delete it")
         fields = record.get("problem", record.get("question")), record.get("answer")
         problem, answer = (str(field).strip() if type(field) in (str, int, float) else "" for field in fields)
+        answer = answer.split("####")[-1].strip()
         if not problem or not answer:
             fail(f"{where} has no problem or no answer: add it, as text, or delete the line")
         key = str(record.get("id", record.get("unique_id", number)))
         if first.setdefault(key, number) != number:
             fail(f"{where} has the id {key!r} of line {first[key]}: make them differ")
-        problems.append({"id": key, "problem": problem, "answer": answer.split("####")[-1].strip(),
-                         "level": record.get("level")})
+        problems.append({"id": key, "problem": problem, "answer": answer, "level": record.get("level")})
     return problems or fail(f"--problems {name} is empty: write one problem a line")
 
 # --- cost -------------------------------------------------------------------------------------------------------------
@@ -238,7 +282,7 @@ class Meter:
         config = model.config.get_text_config()
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.attention = 4 * config.num_hidden_layers * config.num_attention_heads * head_dim
-        self.parameters = model.num_parameters()  # knows how 4-bit weights are packed
+        self.model, self.parameters = model, model.num_parameters()  # knows how 4-bit weights are packed
         self.positions = self.flops = 0
         model.base_model.register_forward_pre_hook(self._count, with_kwargs=True)
 
@@ -249,6 +293,13 @@ class Meter:
         slots = new + (cache.get_seq_length() if cache is not None else 0)
         self.positions += rows * new
         self.flops += 2 * self.parameters * rows * new + self.attention * rows * new * slots
+
+    def probability(self, prompt, tokens):
+        """That the model goes on from the ids `prompt` with one of the ids `tokens`."""
+        import torch
+        with torch.inference_mode():
+            logits = self.model(torch.tensor([prompt], device=self.model.device)).logits[0, -1]
+        return logits.float().softmax(-1)[tokens].sum().item()
 
     def take(self):
         """(positions, flops) since the last take."""
@@ -278,7 +329,7 @@ def read_results(output):
 
     A line without its newline was cut off by a kill and does not count. A solved row beats a failed one.
     """
-    paths = [output, *glob.glob(f"{glob.escape(output)}.part*")]
+    paths = [output, *glob.glob(f"{glob.escape(output)}.part[0-9]*")]
     lines = [line for path in paths for line in Path(path).read_bytes().split(b"\n")[:-1]]
     try:
         header, rows = dict(json.loads(lines[0])["run"]), {}
@@ -295,8 +346,8 @@ def resume(args, problems):
 
     fail()s, and leaves all as it is, if the file cannot be written, is no result file, or another run's.
     """
-    output, folder, remedy = args.output, os.path.dirname(args.output) or ".", "name another --output"
-    if os.path.exists(output) and not os.path.isfile(output):
+    output, folder, remedy = args.output, os.path.dirname(os.path.realpath(args.output)), "name another --output"
+    if os.path.exists(output or ".") and not os.path.isfile(output):
         fail(f"--output {output} is not a plain file: {remedy}")
     try:
         os.makedirs(folder, exist_ok=True)
@@ -336,7 +387,7 @@ def save(output, header, rows, problems):
     fcntl.flock(file, fcntl.LOCK_EX)  # by this `resume` knows that a run is alive
     append(file, {"run": header}, *(rows[problem["id"]] for problem in problems if problem["id"] in rows))
     os.replace(f"{target}.new", target)
-    for part in glob.glob(f"{glob.escape(output)}.part*"):
+    for part in glob.glob(f"{glob.escape(output)}.part[0-9]*"):
         os.remove(part)
     return file
 
@@ -400,6 +451,17 @@ def attempt(args, solve, meters, problems, on_step):
     return rows
 
 
+def check_writer(args, policy):
+    """fail() at a reward model in the policy's place. Its files may be those of a writer, yet it answers "+" or "-"."""
+    from transformers import AutoTokenizer
+    from common import chat
+    tokenizer = AutoTokenizer.from_pretrained(model_folder(args.policy, "--policy"))
+    step = [{"role": "user", "content": "What is 1 + 1? ## Step 1: Add\n$1+1=2$"}]
+    prompt = chat.encode(tokenizer, chat.render(tokenizer, step, add_generation_prompt=True))
+    if policy.probability(prompt, [chat.encode(tokenizer, sign)[-1] for sign in "+-"]) > 0.5:
+        fail(f'--policy {args.policy} answers a step by "+" or "-", as a reward model does: swap --policy and --prm')
+
+
 def work(args, solve, meters, problems):
     """Solve what args.output has not yet: this process its share, each row on disk when its problem is done."""
     import torch.distributed as dist
@@ -457,6 +519,7 @@ def run(args, solve, meters):
             return run(args, solve, meters)
     problems, stopped = load_problems(args), False
     try:
+        check_writer(args, meters["policy"])
         work(args, solve, meters, problems)
     except KeyboardInterrupt:
         stopped = True
@@ -467,9 +530,9 @@ def run(args, solve, meters):
     rows = read_results(args.output)[1] if os.path.exists(args.output) else {}
     done = [rows[problem["id"]] for problem in problems[:args.limit] if problem["id"] in rows]
     if args.problem is None:
-        print(printable(table(args, done, len(problems))))
+        say(table(args, done, len(problems)))
     elif done:
-        print(printable(vote(done[0], getattr(args, "reduction", None))))
+        say(vote(done[0], getattr(args, "reduction", None)))
     return 130 if stopped else int(any("error" in row for row in done))
 
 

@@ -1,43 +1,189 @@
 """The scripts as a user meets them: real command lines."""
 
 import json
+import math
 import os
+import random
+import resource
+import shutil
 import subprocess
 import sys
+import time
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from safetensors.torch import load_file, save_file
+
+from common import runner
 
 SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
-NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DOWNLOAD_TIMEOUT": "1", "CUDA_VISIBLE_DEVICES": ""}
+NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DOWNLOAD_TIMEOUT": "1", "CUDA_VISIBLE_DEVICES": "",
+           "PYTHONUNBUFFERED": ""}  # as a user has it: unset, stdout fails once more when Python exits
 
 
-def run(script, *flags, cwd=ROOT):
-    return subprocess.run([sys.executable, str(ROOT / script), *map(str, flags)], cwd=cwd, capture_output=True, text=True,
-                          env={**os.environ, **NOWHERE, "OMP_NUM_THREADS": "1"})
+def start(script, *flags, launcher=(sys.executable,), cwd=ROOT, **kwargs):
+    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | kwargs
+    return subprocess.Popen([*launcher, str(ROOT / script), *map(str, flags)], cwd=cwd,
+                            env={**os.environ, **NOWHERE, "OMP_NUM_THREADS": "1"}, **kwargs)
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--frobnicate"], ["--frobnicate"]),
-    (["--n", "0"], ["--n", "'0'"]),
-    (["--n", "many"], ["--n", "'many'"]),
-    (["--beam-width", "0"], ["--beam-width", "'0'"]),
-    (["--temperature", "-1"], ["--temperature", "'-1'"]),
-    (["--temperature", "nan"], ["--temperature", "'nan'"]),
-    (["--top-p", "0"], ["--top-p", "'0'"]),
-    (["--max-steps", "0"], ["--max-steps", "'0'"]),
-    (["--reduction", "mean"], ["--reduction", "'mean'", "last"]),
-    (["--policy", "no/such/folder"], ["--policy", "no/such/folder", "folder"]),
-    (["--prm", "tests"], ["--prm", "tests", "config.json"]),
-    (["--policy", "some-owner/some-model"], ["--policy", "some-owner/some-model", "online", "local folder"]),
-    (["--problems", "missing.jsonl"], ["--problems", "missing.jsonl"]),
-    (["--output", "tests"], ["--output", "tests"]),
-])
-def test_bad_input_is_one_line_and_exit_code_2(flags, words):
-    result = run("dvts.py", "--limit", "1", *flags)
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert result.returncode == 2 and len(lines) == 1, result.stderr
-    assert lines[0].startswith("dvts.py: error: ") and all(word in lines[0] for word in words), lines[0]
+def run(*args, **kwargs):
+    process = start(*args, **kwargs)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def in_process(script, *flags):
+    """Exit code of the same command, with the bundled models, without a process of its own, which would take seconds."""
+    given = ["--policy", ROOT / "tiny/policy", "--problems", ROOT / "tiny/problems.jsonl"]
+    given += ["--prm", ROOT / "tiny/prm"] * (script != "majority.py")
+    module = import_module(script.removesuffix(".py"))
+    try:
+        return module.main(module.parse_args([*map(str, given), *map(str, flags)]))
+    except SystemExit as stop:
+        return stop.code
+
+
+def rows_of(path):
+    """Header and rows as they stand in a result file, without times."""
+    lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    for line in lines:
+        line.get("usage", {}).pop("seconds", None)
+    return lines
+
+
+# ------------------------------------------------------------------------------------------ what is refused
+
+
+def copy_model(name, to, without=(), **changes):
+    """A copy of a bundled model's folder, with changes of its config and without some files."""
+    shutil.copytree(ROOT / "tiny" / name, to, ignore=lambda *_: without)
+    config = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps(config | changes))
+    return to
+
+
+def cut(file, share=0.5):
+    """Keep the first half of a file, as a download that was broken off does."""
+    file.write_bytes(file.read_bytes()[:int(file.stat().st_size * share)])
+
+
+def problem_file(path, **lines):
+    """40 problems, one a line, of which some lines, counted from 1, are replaced."""
+    text = [json.dumps({"problem": f"Evaluate $1+{i}$.", "answer": str(i + 1), "id": i}) for i in range(1, 41)]
+    for number, line in lines.items():
+        text[int(number.removeprefix("line")) - 1] = line
+    path.write_text("\n".join(text) + "\n")
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """A folder of everything that can be wrong with what a user gives."""
+    folder = tmp_path_factory.mktemp("bad")
+    problem_file(folder / "torn.jsonl", line37='{"problem": "What is 1')
+    problem_file(folder / "array.jsonl", line37="[1, 2]")
+    problem_file(folder / "deep.jsonl", line37="[" * 100_000)
+    problem_file(folder / "half.jsonl", line37='{"problem": "\\ud800", "answer": "1"}')
+    problem_file(folder / "twice.jsonl", line37='{"problem": "What?", "answer": "1", "id": 7}')
+    problem_file(folder / "unanswered.jsonl", line37='{"problem": "What?"}')
+    problem_file(folder / "gsm8k.jsonl", line37='{"question": "What?", "answer": "Long thoughts. #### "}')
+    problem_file(folder / "hollow.jsonl", line2='{"problem": "What?", "answer": "$\\\\boxed{}$", "id": "h"}')
+    problem_file(folder / "long.jsonl", line2=json.dumps({"problem": "one and " * 2000, "answer": "1", "id": "endless"}))
+    (folder / "empty.jsonl").touch()
+    (folder / "diary.txt").write_text("Dear diary,\n")
+    (folder / "other.jsonl").write_text('{"run": {"script": "majority.py", "n": 3}}\n')
+    copy_model("prm", folder / "scorer")  # names that do not tell
+    copy_model("policy", folder / "writer")
+    copy_model("policy", folder / "base", without=["chat_template.jinja"])
+    copy_model("policy", folder / "template")
+    (folder / "template/chat_template.jinja").write_text("{% for %}")
+    copy_model("prm", folder / "head", architectures=["LlamaForSequenceClassification"])
+    copy_model("policy", folder / "shardless", without=["model.safetensors"])
+    for name, file in [("weights", "model.safetensors"), ("vocabulary", "tokenizer.json"), ("settings", "config.json")]:
+        cut(copy_model("policy", folder / name) / file)
+    return folder
+
+
+REFUSED = [
+    ("dvts.py", "--frobnicate", ["--frobnicate"]),
+    ("dvts.py", "--n 0", ["--n", "'0'", "at least 1"]),
+    ("dvts.py", "--n many", ["--n", "'many'"]),
+    ("beam.py", "--beam-width 0", ["--beam-width", "'0'", "at least 1"]),
+    ("rebase.py", "--temperature -1", ["--temperature", "'-1'", "at least 0"]),
+    ("dvts.py", "--temperature nan", ["--temperature", "'nan'"]),
+    ("dvts.py", "--top-p 0", ["--top-p", "'0'"]),
+    ("dvts.py", "--max-steps 0", ["--max-steps", "'0'"]),
+    ("dvts.py", "--reduction mean", ["--reduction", "'mean'", "last"]),
+    ("majority.py", "--policy some-owner/some-model", ["--policy some-owner/some-model", "online", "local folder"]),
+    ("best_of_n.py", "--policy {bad}/scorer --prm {bad}/writer", ["--policy {bad}/scorer", '"+" or "-"', "swap --policy and --prm"]),
+    ("rebase.py", "--policy {bad}/base", ["--policy {bad}/base", "no chat template", "instruction-tuned"]),
+    ("majority.py", "--policy {bad}/weights", ["--policy {bad}/weights", "half there", "download"]),
+    ("majority.py", "--problems {bad}/empty.jsonl", ["{bad}/empty.jsonl is empty", "write"]),
+    ("best_of_n.py", "--problems {bad}/torn.jsonl", ["{bad}/torn.jsonl, line 37 is no JSON object", "mend or delete"]),
+    ("beam.py", "--problems {bad}/twice.jsonl", ["{bad}/twice.jsonl, line 37 has the id '7' of line 7", "differ"]),
+    ("dvts.py", "--problems {bad}/unanswered.jsonl", ["{bad}/unanswered.jsonl, line 37", "no answer", "add it"]),
+    ("rebase.py", "--problems {bad}/hollow.jsonl", ["problem 'h'", "nothing in it", r"boxed{{}}", "write"]),
+    ("rebase.py", "--problems {bad}/long.jsonl", ["problem 'endless'", "tokens", "fewer than 2048", "shorten or delete it"]),
+    ("majority.py", "--output {bad}", ["--output {bad} is not a plain file", "name another"]),
+    ("majority.py", "--output /proc/no/out.jsonl", ["--output /proc/no/out.jsonl", "cannot be written", "name another"]),
+    ("majority.py", "--output {bad}/other.jsonl", ["--output {bad}/other.jsonl is of another run (", "n 3 there, 64 here", "--overwrite"]),
+]
+REFUSED_TOO = [  # as REFUSED, but in this process
+    ("majority.py", "--policy no/such/folder", ["--policy no/such/folder", "folder"]),
+    ("best_of_n.py", "--prm tests", ["--prm tests", "config.json"]),
+    ("beam.py", "--policy {bad}/writer --prm {bad}/base/../writer", ["both {bad}/writer", "one that scores"]),
+    ("dvts.py", "--policy {bad}/head --prm {bad}/writer", ["{bad}/head", "LlamaForSequenceClassification", "--prm"]),
+    ("majority.py", "--policy {bad}/template", ["--policy {bad}/template", "takes no chat", "name another"]),
+    ("best_of_n.py", "--prm {bad}/vocabulary", ["--prm {bad}/vocabulary", "half there", "download"]),
+    ("beam.py", "--policy {bad}/settings", ["--policy {bad}/settings", "half there", "download"]),
+    ("dvts.py", "--policy {bad}/shardless", ["--policy {bad}/shardless", "*.safetensors", "whole model"]),
+    ("majority.py", "--problems missing.jsonl", ["--problems missing.jsonl", "spelling"]),
+    ("majority.py", "--problems {bad}/array.jsonl", ["{bad}/array.jsonl, line 37", "mend or delete"]),
+    ("majority.py", "--problems {bad}/deep.jsonl", ["{bad}/deep.jsonl, line 37", "mend or delete"]),
+    ("majority.py", "--problems {bad}/half.jsonl", ["{bad}/half.jsonl, line 37", "mend or delete"]),
+    ("majority.py", "--problems {bad}/gsm8k.jsonl", ["{bad}/gsm8k.jsonl, line 37", "no answer", "add it"]),
+    ("majority.py", "--output /dev/full", ["--output /dev/full", "name another"]),
+    ("majority.py", "--output {bad}/diary.txt --overwrite", ["--output {bad}/diary.txt is no result file", "name another"]),
+]
+
+
+def assert_refused(script, code, err, words):
+    assert code == 2 and err.startswith(f"{script}: error: "), err
+    assert err.count("\n") == 1 and err.endswith("\n"), err
+    assert all(word in err for word in words), (words, err)
+
+
+@pytest.mark.parametrize("script, flags, words", REFUSED + REFUSED_TOO, ids=[flags for _, flags, _ in REFUSED + REFUSED_TOO])
+def test_bad_input_is_one_line_and_exit_code_2(bad, script, flags, words, monkeypatch, capsys):
+    """It names the value and the remedy, and no file is made or changed."""
+    before = {path: path.read_bytes() for path in bad.rglob("*") if path.is_file()}
+    command = ["--limit", "2", *([] if "--output" in flags else ["--output", "{bad}/out.jsonl"]), *flags.split()]
+    command = [flag.format(bad=bad) for flag in command]
+    if (script, flags, words) in REFUSED:
+        result = run(script, *command)
+        code, err = result.returncode, result.stderr
+    else:
+        monkeypatch.setattr(runner, "SCRIPT", script)
+        monkeypatch.chdir(ROOT)
+        code, err = in_process(script, *command), capsys.readouterr().err
+    assert_refused(script, code, err, [word.format(bad=bad) for word in words])
+    assert before == {path: path.read_bytes() for path in bad.rglob("*") if path.is_file()}
+
+
+def test_a_full_disk(tmp_path):
+    flags = ["--n", "2", "--limit", "2", "--output", tmp_path / "out.jsonl"]
+    result = run("majority.py", *flags, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19)))
+    words = [f"--output {tmp_path}/out.jsonl cannot be written (File too large)", "make room"]
+    assert_refused("majority.py", result.returncode, result.stderr, words)
+    with open("/dev/full", "w") as full:
+        result = run("majority.py", *flags, stdout=full)
+    words = ["stdout cannot be written (No space left on device)", "again"]
+    assert_refused("majority.py", result.returncode, result.stderr, words)
+
+
+# ------------------------------------------------------------------------------------------ what is written
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -66,10 +212,10 @@ def test_the_result_file(script, tmp_path):
 
 
 def test_greedy_is_the_baseline(tmp_path):
-    result = run("majority.py", "--n", "1", "--temperature", "0", "--limit", "4", "--output", tmp_path / "a.jsonl")
-    assert result.returncode == 0, result.stderr
-    run("majority.py", "--n", "3", "--temperature", "0", "--limit", "4", "--seed", "5", "--output", tmp_path / "b.jsonl")
-    one, three = ([json.loads(line) for line in (tmp_path / name).read_text().splitlines()][1:] for name in ("a.jsonl", "b.jsonl"))
+    greedy = ["majority.py", "--temperature", "0", "--limit", "4"]
+    assert in_process(*greedy, "--n", "1", "--output", tmp_path / "a.jsonl") == 0
+    assert in_process(*greedy, "--n", "3", "--seed", "5", "--output", tmp_path / "b.jsonl") == 0
+    one, three = (rows_of(tmp_path / name)[1:] for name in ("a.jsonl", "b.jsonl"))
     for a, b in zip(one, three):
         assert [a["completions"][0]["text"]] * 3 == [completion["text"] for completion in b["completions"]]
 
@@ -90,13 +236,79 @@ def test_both_models_in_4_bit_on_a_cpu(tmp_path):
 
 
 def test_limits_and_order_never_change_an_answer(tmp_path):
-    """The same problem alone, among others and in another order has the same completions."""
+    """The same problem alone, among others and in another order has the same completions; the same command, the same file."""
     lines = (ROOT / "tiny/problems.jsonl").read_text().splitlines()[:3]
     (tmp_path / "reversed.jsonl").write_text("\n".join(lines[::-1]) + "\n")
     (tmp_path / "one.jsonl").write_text(lines[1] + "\n")
     rows = []
-    for problems in (ROOT / "tiny/problems.jsonl", tmp_path / "reversed.jsonl", tmp_path / "one.jsonl"):
+    for problems in (ROOT / "tiny/problems.jsonl", tmp_path / "reversed.jsonl", tmp_path / "one.jsonl", ROOT / "tiny/problems.jsonl"):
         output = tmp_path / f"{len(rows)}.jsonl"
-        assert run("rebase.py", "--n", "8", "--limit", "3", "--problems", problems, "--output", output).returncode == 0
-        rows.append({row["id"]: row["completions"] for row in map(json.loads, output.read_text().splitlines()[1:])})
+        assert in_process("rebase.py", "--n", "8", "--limit", "3", "--problems", problems, "--output", output) == 0
+        rows.append({row["id"]: row["completions"] for row in rows_of(output)[1:]})
     assert rows[0] == rows[1] and rows[2]["tiny-001"] == rows[0]["tiny-001"]
+    assert rows_of(tmp_path / "0.jsonl") == rows_of(tmp_path / "3.jsonl")
+
+
+def test_kill_9_and_two_processes_write_the_file_of_one_unbroken_run(tmp_path):
+    command = ["dvts.py", "--n", "8", "--limit", "16", "--problems", tmp_path / "problems.jsonl"]
+    shutil.copy(ROOT / "tiny/problems.jsonl", tmp_path)
+    output, torchrun = tmp_path / "broken.jsonl", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--"]
+    process = start(*command, "--output", output)
+    while not output.exists() or output.read_bytes().count(b"\n") < 4:  # the header and three problems
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.3))
+    process.kill()
+    process.communicate()
+    before = output.read_bytes()
+    kept = before[:before.rindex(b"\n") + 1].splitlines()
+    assert 4 <= len(kept) < 17
+    resumed = run(*command, "--output", output, launcher=torchrun)
+    assert resumed.returncode == 0 and "16 of 16 problems done" in resumed.stdout, resumed.stderr
+    assert output.read_bytes().splitlines()[:len(kept)] == kept  # times and all: they were not run again
+    assert in_process(*command, "--output", tmp_path / "unbroken.jsonl") == 0
+    assert rows_of(output)[1:] == rows_of(tmp_path / "unbroken.jsonl")[1:]
+
+
+# ------------------------------------------------------------------------------------------ models that misbehave
+
+
+def broken_model(name, to, change):
+    """A bundled model's folder whose weights `change` has altered."""
+    weights = load_file(copy_model(name, to) / "model.safetensors")
+    change(weights)
+    save_file(weights, to / "model.safetensors", metadata={"format": "pt"})
+    return to
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("token", [5, 575, "a", "\n\n"], ids=["padding", "generate's padding", "a letter", "blank steps"])
+def test_a_policy_that_never_ends_is_ended_by_the_limits(script, token, tmp_path, pair):
+    written, token = token, token if isinstance(token, int) else pair[1].convert_tokens_to_ids(pair[1].tokenize(token))[0]
+    def always_the_token(weights):
+        for name, weight in weights.items():
+            if "o_proj" in name or "down_proj" in name:
+                weight.zero_()  # nothing is added to the embedding,
+            elif "norm" in name:
+                weight.fill_(1)
+        weights["model.embed_tokens.weight"].fill_(0.5)  # and of all embeddings, which are the head too,
+        weights["model.embed_tokens.weight"][token] = 1  # this one has twice the logit
+    policy = broken_model("policy", tmp_path / "endless", always_the_token)
+    steps = ["--max-steps", "3"] * (script in ("beam.py", "dvts.py", "rebase.py"))
+    output = tmp_path / "out.jsonl"
+    assert in_process(script, "--policy", policy, "--n", "4", "--max-new-tokens", "30", "--limit", "1", "--output", output, *steps) == 0
+    row = rows_of(output)[1]
+    assert row["finished"] == 0 and set(row["predictions"].values()) == {None} and not any(row["correct"].values())
+    assert isinstance(written, int) or all(set(c["text"]) == set(written) for c in row["completions"])
+    assert 1 <= len(row["completions"]) <= 4 and all(1 <= c["tokens"] <= 30 and not c["finished"] for c in row["completions"])
+
+
+@pytest.mark.parametrize("script", SCRIPTS[1:])
+def test_scores_that_are_no_numbers_never_win_and_are_reported(script, tmp_path, capsys):
+    prm = broken_model("prm", tmp_path / "nan", lambda weights: weights["model.norm.weight"].fill_(math.nan))
+    output = tmp_path / "out.jsonl"
+    assert in_process(script, "--prm", prm, "--n", "4", "--limit", "2", "--output", output) == 0
+    rows = rows_of(output)[1:]
+    scores = [score for row in rows for completion in row["completions"] for score in completion["scores"]]
+    assert scores and set(scores) == {None}
+    assert all(row["predictions"]["best"] is row["predictions"]["weighted"] is None for row in rows)
+    assert f"{sum(len(row['completions']) for row in rows)} completions had NaN or infinite scores" in capsys.readouterr().out

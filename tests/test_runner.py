@@ -1,7 +1,7 @@
 """The runner, from the outside: real processes of a stub script whose `solve` is a seeded die.
 
-Most processes see a three-line `torch` in place of the real one, so that they start in a tenth of a second and dozens
-can be killed; the tests of many processes and of the meter use the real one.
+Most processes see a few lines of `torch` and `transformers` in place of the real ones, so that they start in a tenth of
+a second and dozens can be killed; some tests of many processes, and those of the meter and of models, use the real ones.
 """
 import json
 import math
@@ -9,6 +9,7 @@ import os
 import pty
 import random
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,8 +25,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from common import runner  # noqa: E402
-
-KILLS_OF_TWO = int(os.environ.get("KILLS_OF_TWO", 2))  # 20 for the full check; each costs about 4 s
 
 STUB = '''
 import sys
@@ -47,6 +46,8 @@ import torch
 class Dice:
     def take(self):
         return 7, 1000
+    def probability(self, prompt, tokens):
+        return 0
 
 def main(args):
     runner.choose_models(args)
@@ -89,7 +90,35 @@ class Generator:
         self.initial_seed = lambda: seed
         return self
 '''
-MODELS = ["--policy", "p", "--prm", "r"]  # the stub loads none
+FAKE_DISTRIBUTED = '''
+import os, pathlib, pickle, time
+RANK, meeting = os.environ.get("RANK"), pathlib.Path("meeting" + os.environ.get("MASTER_PORT", ""))
+is_initialized = lambda: False
+init_process_group = lambda *_, **__: meeting.mkdir(exist_ok=True)
+
+def wait(count, pattern):
+    while len(list(meeting.glob(pattern))) < count:
+        time.sleep(0.005)
+
+def broadcast_object_list(shared):
+    if RANK == "0":
+        (meeting / "new").write_bytes(pickle.dumps(shared))
+        (meeting / "new").rename(meeting / "list")
+    wait(1, "list")
+    shared[:] = pickle.loads((meeting / "list").read_bytes())
+
+def barrier():
+    (meeting / f"done{RANK}").touch()
+    wait(int(os.environ["WORLD_SIZE"]), "done*")
+'''
+FAKE_TRANSFORMERS = '''
+class AutoTokenizer:
+    from_pretrained = classmethod(lambda cls, folder: cls())
+    chat_template = True
+    apply_chat_template = lambda self, messages, **_: messages[-1]["content"]
+    __call__ = lambda self, text, **_: type("Encoding", (), {"input_ids": text.split()})
+'''
+MODELS = ["--policy", "p", "--prm", "r"]  # the stub loads none, but the runner looks at their folders
 
 
 @pytest.fixture
@@ -97,7 +126,12 @@ def folder(tmp_path):
     (tmp_path / "stub.py").write_text(STUB)
     (tmp_path / "fake" / "torch").mkdir(parents=True)
     (tmp_path / "fake" / "torch" / "__init__.py").write_text(FAKE_TORCH)
-    (tmp_path / "fake" / "torch" / "distributed.py").touch()
+    (tmp_path / "fake" / "torch" / "distributed.py").write_text(FAKE_DISTRIBUTED)
+    (tmp_path / "fake" / "transformers").mkdir()
+    (tmp_path / "fake" / "transformers" / "__init__.py").write_text(FAKE_TRANSFORMERS)
+    (tmp_path / "fake" / "transformers" / "utils.py").write_text("class logging: disable_progress_bar = lambda: None")
+    (tmp_path / "p").symlink_to(ROOT / "tiny/policy")
+    (tmp_path / "r").symlink_to(ROOT / "tiny/prm")
     write_problems(tmp_path)
     return tmp_path
 
@@ -110,7 +144,8 @@ def write_problems(folder, count=12, special={}, name="problems.jsonl"):
 
 def start(folder, *flags, launcher=None, fake=True, **kwargs):
     path = [str(ROOT)] + [str(folder / "fake")] * fake
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", **kwargs.pop("env", {})}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "",
+           **kwargs.pop("env", {})}
     defaults = ["--problems", "problems.jsonl"] if not any(str(flag).startswith("--problem") for flag in flags) else []
     kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | kwargs
     return subprocess.Popen([*(launcher or [sys.executable]), "stub.py", *MODELS, *defaults, *map(str, flags)],
@@ -211,23 +246,27 @@ def test_wilson(right, total, low, high):  # (p + z^2/2n -+ z sqrt(p(1-p)/n + z^
 # ------------------------------------------------------------------------------------------ kills and resumes
 
 def test_kill_9_at_random_moments(folder, unbroken):
-    moments, kills, output, log = random.Random(0), 0, folder / "o.jsonl", folder / "solved.log"
+    moments, kills, resumed, output, log = random.Random(0), 0, 0, folder / "o.jsonl", folder / "solved.log"
+    log.touch()
     while kills < 20:
-        before, solved = (set(ids(output)) if output.exists() else set()), len(log.read_text()) if log.exists() else 0
+        before, solved = (set(ids(output)) if output.exists() else set()), log.stat().st_size
         process = start(folder, "--output", output.name, env={"PAUSE": "0.005"})
-        time.sleep(moments.uniform(0.05, 0.4))
+        while kills % 4 and log.stat().st_size == solved and process.poll() is None:  # not only while it starts
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.15))
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
-        again = log.read_text()[solved:].splitlines() if log.exists() else []
-        assert not before & {f"p{line.split()[1]}" for line in again}  # what was on disk is not run again
-        if output.exists():
-            assert before <= set(ids(output))
-        if process.returncode == 0:
+        again = {f"p{line.split()[1]}" for line in log.read_text()[solved:].splitlines()}
+        after = set(ids(output)) if output.exists() else set()
+        assert not before & again and before <= after  # what was on disk is not run again
+        assert len(again - after) <= 1  # and what was done is on disk, but for the one that was being written
+        resumed += bool(before and again)
+        if process.returncode == 0 or len(after) == 12:
+            stub(folder, "--output", output.name)
             assert rows_of(output) == unbroken
             output.unlink()
-    stub(folder, "--output", output.name)
-    assert rows_of(output) == unbroken
+    assert resumed > 4
 
 
 def test_torn_last_line(folder, unbroken):
@@ -266,6 +305,26 @@ def test_overwrite(folder, unbroken):
     header, *rows = rows_of(folder / "unbroken.jsonl")
     assert header["run"]["n"] == 5 and len(rows) == 3
     assert "--overwrite" not in out  # the command that goes on must not drop the rows
+
+
+def test_what_is_read_is_no_path_and_steers_no_terminal(folder):
+    """Neither an id nor an answer nor the message of an error."""
+    ids_ = ["../up", "/tmp/absolute", "..", "a\0b", "\x1b[31m", "$(touch cmd)"]
+    records = [{"id": key, "problem": f"ESCAPE {'RAISE' * (i == 4)} {key}", "answer": "\x1b[2J", "level": "\x9b1m"}
+               for i, key in enumerate(ids_)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    before = {path for path in folder.parent.rglob("*")}
+    out, err = stub(folder, "--output", "o.jsonl", code=1)
+    assert {path for path in folder.parent.rglob("*")} - before == {folder / "o.jsonl", folder / "solved.log"}
+    assert ids(folder / "o.jsonl") == ids_ and "failed: \\x1b[31m: MemoryError" in out
+    assert not any(ord(c) < 32 and c != "\n" or 127 <= ord(c) < 160 for c in out + err)
+
+
+def test_stdout_that_is_closed(folder):
+    process = start(folder, "--output", "o.jsonl", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # as `| head -0` does
+    assert process.stderr.read() == "stub.py: error: stdout cannot be written (Broken pipe): send it elsewhere and give this command again\n"
+    assert process.wait() == 2 and len(ids(folder / "o.jsonl")) == 12
 
 
 def test_smaller_limit_keeps_the_rows(folder, unbroken):
@@ -326,6 +385,22 @@ def test_a_kill_while_the_file_is_replaced(tmp_path, monkeypatch):
         assert runner.read_results(f"{tmp_path}/o.jsonl") == ({"n": 1}, {**rows, "c": {"id": "c"}})
 
 
+def test_a_row_is_flushed_and_synced(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(runner.os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
+    with open(tmp_path / "o.jsonl", "wb") as file:
+        runner.append(file, {"id": "a"})
+        assert synced == [len('{"id": "a"}\n')]
+        runner.append(file, {"id": "b"})
+        assert synced == [12, 24]
+
+
+def test_only_part_files_are_taken_for_such(folder):
+    (folder / "o.jsonl.party").write_text("a diary\n")
+    stub(folder, "--output", "o.jsonl")
+    assert (folder / "o.jsonl.party").read_text() == "a diary\n"
+
+
 def test_two_runs_do_not_write_one_file(folder):
     first = start(folder, "--output", "o.jsonl", env={"PAUSE": "0.03"})
     while not (folder / "o.jsonl").exists():
@@ -338,13 +413,13 @@ def test_two_runs_do_not_write_one_file(folder):
 
 # ------------------------------------------------------------------------------------------ many processes
 
-def ranks(folder, *flags, world=2, **kwargs):
+def ranks(folder, *flags, world=2, fake=False, **kwargs):
     """What torchrun starts, without its agent, so that each process can be killed by itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **kwargs.pop("env", {})}
-    return [start(folder, *flags, fake=False, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}, **kwargs)
+    return [start(folder, *flags, fake=fake, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}, **kwargs)
             for r in range(world)]
 
 
@@ -368,22 +443,25 @@ def test_ctrl_c_of_two_processes(folder):
     assert out.splitlines()[-1].startswith("to go on: torchrun --nproc-per-node 2 -- stub.py ")
 
 
-def test_kill_9_of_two_processes(folder):
+@pytest.mark.parametrize("fake, count", [(True, 20), (False, 1)])  # one of the real torch costs 10 s
+def test_kill_9_of_two_processes(folder, fake, count):
     write_problems(folder, 60)
     stub(folder, "--output", "unbroken.jsonl")
     moments, kills, output, log = random.Random(1), 0, folder / "o.jsonl", folder / "solved.log"
-    while kills < KILLS_OF_TWO:
-        before = {key for path in folder.glob("o.jsonl*") for key in ids(path)}
-        processes, solved = ranks(folder, "--output", output.name, env={"PAUSE": "0.02"}), log.stat().st_size
+    while kills < count:
+        before = {key for path in folder.glob("o.jsonl*") if path.suffix != ".new" for key in ids(path)}
+        processes, solved = ranks(folder, "--output", output.name, fake=fake, env={"PAUSE": "0.01"}), log.stat().st_size
         while log.stat().st_size == solved and processes[0].poll() is None:  # not only while they import
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.5))
+        time.sleep(moments.uniform(0, 0.3))
         for process in moments.sample(processes, 2):  # a launcher kills the others when one has died
             process.kill()
             time.sleep(moments.uniform(0, 0.1))
         for process in processes:
             process.communicate()
-        assert not before & {f"p{line.split()[1]}" for line in log.read_text()[solved:].splitlines()}
+        again = {f"p{line.split()[1]}" for line in log.read_text()[solved:].splitlines()}
+        after = {key for path in folder.glob("o.jsonl*") if path.suffix != ".new" for key in ids(path)}
+        assert not before & again and before <= after and len(again - after) <= 2
         kills += -signal.SIGKILL in [process.returncode for process in processes]
         if processes[0].returncode == 0:
             assert rows_of(output) == rows_of(folder / "unbroken.jsonl")
@@ -459,6 +537,19 @@ def test_wrong_output(folder):
 def test_fault_inside_solve_that_is_the_users(folder):
     _, err = stub(folder, "--problem", "TOO LONG", code=2)
     assert err == "stub.py: error: the question has 99 tokens: shorten it\n"
+
+
+def test_an_answer_that_is_no_mathematics_is_compared_as_text_and_noted(folder):
+    answers = [r"\frac{1}{", "east", r"\text{(C)}", "1/2", "6:30 a.m.", "\x1b[31m1"]
+    (folder / "odd.jsonl").write_text("".join(json.dumps({"problem": "a", "answer": answer}) + "\n" for answer in answers))
+    _, err = stub(folder, "--problems", "odd.jsonl", "--output", "o.jsonl")
+    assert err == (r"stub.py: note: read as text, not as mathematics: the answer '\\frac{1}{' of problem '1', "
+                   "and those of 2 more\n")
+    _, err = stub(folder, "--problems", "odd.jsonl", "--output", "o.jsonl", "--limit", 5)
+    assert err.endswith("and those of 1 more\n")  # of those that are to be solved
+    (folder / "odd.jsonl").write_text(json.dumps({"problem": "a", "answer": "\x1b[31m1"}) + "\n")
+    _, err = stub(folder, "--problems", "odd.jsonl", "--output", "p.jsonl")
+    assert err.endswith("of problem '1'\n") and "\x1b" not in err
 
 
 def test_gsm8k_and_defaults(tmp_path):
@@ -583,7 +674,7 @@ def test_meter_counts_packed_weights(tmp_path, tied):
 @pytest.fixture
 def checkpoint(tmp_path):
     llama().save_pretrained(tmp_path / "m", max_shard_size="100KB")
-    (tmp_path / "m" / "tokenizer.json").write_text("{}")
+    shutil.copy(ROOT / "tiny/policy/tokenizer.json", tmp_path / "m")
     return tmp_path / "m"
 
 
@@ -653,6 +744,7 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
     import torch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "load_problems", lambda args: [])
+    monkeypatch.setattr(runner, "check", lambda args, problems: None)  # of models that only the hub has
     def chosen(**given):
         args = runner.argparse.Namespace(**{"policy": None, "prm": None, "prm_4bit": None, "problems": None,
                                             "problem": None, "output": "o.jsonl", "overwrite": False,
