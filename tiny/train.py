@@ -37,8 +37,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 IGNORE = -100  # cross_entropy passes over these targets
 
 POLICY = dict(steps=880, batch=12, drills=0.4, learning_rate=4e-3, decay=0.4)
-SOLVER = dict(steps=1500, batch=16, drills=0.5, learning_rate=4e-3, decay=0.4)
-PRM = dict(steps=900, batch=32, drills=0.05, learning_rate=3e-3, decay=0.6)
+SOLVER = dict(steps=2300, batch=16, drills=0.5, learning_rate=4e-3, decay=0.4)
+PRM = dict(steps=1500, batch=32, drills=0.05, learning_rate=3e-3, decay=0.6)
 ROLLOUTS = 1600  # problems, four solutions each
 TEST_PROBLEMS = 500
 
