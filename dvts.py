@@ -267,10 +267,10 @@ def select(pieces: list):
     """
     mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
     slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
-    selected = DynamicCache()
+    selected, row = DynamicCache(), torch.arange(len(mask), device=mask.device)[:, None]
     for number in range(len(pieces[0][0].layers)):
         kvs = zip(*((cache.layers[number].keys[index], cache.layers[number].values[index]) for cache, _, index in pieces))
-        selected.update(*(torch.cat(kv, 2).take_along_dim(slots[:, None, :, None], 2) for kv in kvs), number)
+        selected.update(*(torch.cat(kv, 2).transpose(1, 2)[row, slots].transpose(1, 2) for kv in kvs), number)
     return selected, mask.gather(1, slots)
 
 
