@@ -6,6 +6,7 @@ model to model is a family: how a problem and a step become tokens, and what mak
 
 import json
 import re
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 
@@ -31,8 +32,6 @@ class RLHFlow:
     or not: that is how these models are used, and it lets one pass over a solution score all of its steps.
     """
 
-    architecture = "LlamaForCausalLM"
-
     def __init__(self, tokenizer, model, folder):
         self.before, reply, next_turn = dialogue_pieces(tokenizer)
         self.encode, self.score = lambda text: chat.encode(tokenizer, text), plus_minus_score(tokenizer, model, folder)
@@ -55,10 +54,9 @@ class MathShepherd:
         Step 2: {text} ки
 
     A step's score is P("+") against P("-") at its "ки". The model knows steps of one line, numbered like this. So the
-    heading of our policies' steps, "## Step 3: ", becomes "Step 3: ", the first line of others too, and line breaks spaces.
+    heading of our policies' steps, "## Step 3: ", becomes "Step 3: ", which others get too, and line breaks become spaces.
+    Published as pickles (--allow-pickle), with a tokenizer that needs `pip install sentencepiece protobuf`.
     """
-
-    architecture = "MistralForCausalLM"
 
     def __init__(self, tokenizer, model, folder):
         single_token(tokenizer, "ки")
@@ -84,10 +82,9 @@ class Skywork:
         {bos}{question}\n{step 1}\n{step 2}\n ...
 
     A step's score is the sigmoid of a value head at the "\n" behind it, always a token of its own. To these models every
-    line is a step: the lines of ours are encoded like that too, but only the score of the last is read.
+    line is a step: the lines of ours are encoded like that too, but only the score of the last is read. Published as
+    pickles (--allow-pickle).
     """
-
-    architecture = "Qwen2ForPrmModel"
 
     def __init__(self, tokenizer, model, folder):
         self.bos = model.config.bos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -113,7 +110,6 @@ class QwenMath:
     A step's score is the probability of the second of two classes at the <extra_0> behind it.
     """
 
-    architecture = "Qwen2ForProcessRewardModel"
     PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 
     def __init__(self, tokenizer, model, folder):
@@ -176,16 +172,31 @@ def tensors(folder: str, device, *names: str, rows=slice(None)) -> list[torch.Te
     return [found[name] for name in names]
 
 
+def family_of(folder: str, tokenizer) -> str:
+    """The name in FAMILIES, by the architecture in config.json. Raises ValueError if that is not one of theirs.
+
+    RLHFlow's and Math-Shepherd's (a Mistral saved as a Llama) share theirs, but only the former are chat models.
+    """
+    architectures = json.loads(Path(folder, "config.json").read_text()).get("architectures") or ["no architecture"]
+    known = {
+        "LlamaForCausalLM": "rlhflow" if tokenizer.chat_template else "math-shepherd", "MistralForCausalLM": "math-shepherd",
+        "Qwen2ForPrmModel": "skywork", "Qwen2ForProcessRewardModel": "qwen-math",
+    }
+    if architectures[0] not in known:
+        raise ValueError(f"{architectures[0]} is no PRM known here: if it scores like one, add --prm-family ({', '.join(FAMILIES)})")
+    return known[architectures[0]]
+
+
 def load_prm(folder: str, *, family: str | None = None, four_bit: bool, device: torch.device, allow_pickle: bool = False):
-    """The PRM in a local folder. family: a name in FAMILIES; None goes by the architecture in its config.json.
+    """The PRM in a local folder. family: a name in FAMILIES; None goes by family_of().
 
     4-bit is NF4 with double quantization, but for what makes the scores. Code that comes with a checkpoint is never run,
     its weights are read from pickles (.bin) only with allow_pickle. Raises ValueError if it is no PRM of (this) family.
     """
-    architectures = json.loads(Path(folder, "config.json").read_text()).get("architectures") or ["no architecture"]
-    family = family or next((name for name, kind in FAMILIES.items() if kind.architecture in architectures), None)
-    if family is None:
-        raise ValueError(f"{architectures[0]} is no PRM known here: if it scores like one, add --prm-family ({', '.join(FAMILIES)})")
+    if Path(folder, "tokenizer.model").exists() and not Path(folder, "tokenizer.json").exists() and find_spec("sentencepiece") is None:
+        raise ValueError("its tokenizer is a sentencepiece file: `pip install sentencepiece protobuf` to read it")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    kind = FAMILIES[family or family_of(folder, tokenizer)]
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
     )
@@ -199,8 +210,7 @@ def load_prm(folder: str, *, family: str | None = None, four_bit: bool, device: 
     logging.set_verbosity(verbosity)
     if info["missing_keys"]:  # these would be random numbers
         raise ValueError(f"it lacks {len(info['missing_keys'])} weights of a {type(model).__name__}, such as {min(info['missing_keys'])}")
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return PRM(model.eval(), tokenizer, FAMILIES[family](tokenizer, model, folder))
+    return PRM(model.eval(), tokenizer, kind(tokenizer, model, folder))
 
 
 # --- incremental scoring ----------------------------------------------------------------------------------------------

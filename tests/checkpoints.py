@@ -10,9 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import (
-    LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
-)
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 # Llama 3 writes BOS and trims whatever it is given; 3.2 asks the clock for the date where a program has one.
 LLAMA_TEMPLATE = """\
@@ -100,7 +98,7 @@ def save(folder: Path, weights: dict, config, tokenizer, *, shards=1, pickled=Fa
     stem, suffix = ("pytorch_model", "bin") if pickled else ("model", "safetensors")
     names, index = sorted(weights), {}
     for shard in range(shards):
-        file = f"{stem}.{suffix}" if shards == 1 else f"{stem}-{shard + 1:05}-of-{shards:05}.{suffix}"
+        file = f"{stem}.{suffix}" if shards == 1 else f"{stem}-{shard + 1:05}-of-{shards:06}.{suffix}"
         part = {name: weights[name].contiguous() for name in names[shard::shards]}
         torch.save(part, folder / file) if pickled else save_file(part, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(part, file)
@@ -116,10 +114,12 @@ def rlhflow(folder, **options):
 
 
 def math_shepherd(folder, **options):
+    """A Mistral that says it is a Llama, in pickles, without a chat template (and, unlike here, without tokenizer.json)."""
     tokenizer = mistral_tokenizer()
     torch.manual_seed(1)
-    model = MistralForCausalLM(MistralConfig(vocab_size=len(tokenizer), sliding_window=4096, **SHAPE))
-    save(folder, model.state_dict(), model.config, tokenizer, **{"shards": 2, "architectures": ["MistralForCausalLM"], **options})
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **SHAPE))
+    options = {"shards": 2, "pickled": True, "architectures": ["LlamaForCausalLM"], **options}
+    save(folder, model.state_dict(), model.config, tokenizer, **options)
 
 
 def skywork(folder, *, heads=True, **options):
@@ -127,7 +127,9 @@ def skywork(folder, *, heads=True, **options):
     torch.manual_seed(2)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer) + 8, **SHAPE))
     head = {"v_head.summary.weight": torch.randn(1, 64) / 8, "v_head.summary.bias": torch.randn(1)} if heads else {}
-    save(folder, {**model.state_dict(), **head}, model.config, tokenizer, **{"architectures": ["Qwen2ForPrmModel"], **options})
+    auto_map = {"AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig", "AutoModel": "modeling_qwen2_rm.Qwen2ForPrmModel"}
+    options = {"pickled": True, "architectures": ["Qwen2ForPrmModel"], "auto_map": auto_map, **options}
+    save(folder, {**model.state_dict(), **head}, model.config, tokenizer, **options)
 
 
 def qwen_math(folder, *, tokenizer=None, **options):
