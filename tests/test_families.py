@@ -275,8 +275,8 @@ def test_sampling_follows_softmax_in_the_nucleus_and_nothing_else(policy, temper
         if nucleus.sum() < top_p:
             nucleus[token] = probs[token]
     n = 2000
-    rows = beam.select(beam.prefill(model, prompt + [first]), [0] * n)
-    steps, _ = beam.sample_steps(model, rows, torch.arange(n)[:, None] / n, [1] * n, beam.text_ends(model), temperature=temperature, top_p=top_p)
+    texts, uniforms = beam.prefill(model, [prompt + [first]]), torch.arange(n)[:, None] / n
+    steps, _ = beam.sample_steps(model, texts, [0] * n, uniforms, [1] * n, beam.text_ends(model), temperature=temperature, top_p=top_p)
     frequency = torch.bincount(torch.tensor(steps)[:, 0], minlength=len(probs)) / n
     assert frequency == pytest.approx(nucleus / nucleus.sum(), abs=2 / n)
     assert (nucleus > 0).sum() > 50 and (top_p == 1) == bool((nucleus > 0).all()), "top-k 50 or 20 would show"
@@ -286,8 +286,17 @@ def test_each_of_several_ids_ends_a_text_and_nothing_pads_it(policy):
     model, tokenizer, eos = policy
     assert model.generation_config.eos_token_id == eos and model.generation_config.pad_token_id not in eos
     prompt = chat.encode_prompt(tokenizer, PROBLEM, system="Solve it.")
-    rows = beam.select(beam.prefill(model, prompt), [0] * 400)
+    start = beam.prefill(model, [prompt])
     uniforms = torch.rand(400, 40, generator=torch.Generator().manual_seed(1))
-    texts, _ = beam.sample_steps(model, rows, uniforms, [40] * 400, beam.text_ends(model), temperature=2.0, top_p=1.0)
+    texts, _ = beam.sample_steps(model, start, [0] * 400, uniforms, [40] * 400, beam.text_ends(model), temperature=2.0, top_p=1.0)
     last = {text[-1] for text in texts if len(text) < 40}
     assert last == set(eos) and not any(set(text[:-1]) & set(eos) for text in texts)
+
+
+def test_the_gpu_benchmark_runs_on_a_cpu_with_small_shapes(tmp_path):
+    out = tmp_path / "gpu.md"
+    command = [sys.executable, "tests/bench_gpu.py", "--shapes", "small", "--cases", "8:12", "--max-new-tokens", "60", "--out", str(out)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    assert run.returncode == 0, run.stderr
+    row = out.read_text().splitlines()[-1].split("|")
+    assert row[1].strip() == "8" and int(row[5].replace(",", "")) > 100 and float(row[10]) < 2

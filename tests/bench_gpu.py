@@ -1,0 +1,171 @@
+"""DVTS at the true sizes on a GPU: a 1B policy and an 8B PRM in 4-bit, on a card held to 12 and to 24 GB.
+
+    python tests/bench_gpu.py                        # a CUDA GPU; writes results/gpu.md
+    python tests/bench_gpu.py --shapes small --out /tmp/gpu.md     # a CPU: shows that it runs, its figures mean nothing
+
+Needs no download: the weights are random, of the shapes of Llama-3.2-1B and Llama-3.1-8B. The 8B model is made and
+quantized layer by layer, so that it never needs more than one layer in bfloat16. What random weights write has no steps:
+a bias on the policy's head ends them, one token in 40 a step and one in 400 the text, as solutions of MATH-500 have
+about ten steps of forty tokens. The vocabulary is cut to what the bundled tokenizer has, but the heads keep their true
+size, where all the time goes. `--memory` caps what torch may take of the card.
+
+Share of the bandwidth limit: a decoding iteration must read all the policy's weights once, whatever the batch. Its share
+is that time (bytes of weights / --bandwidth) over the measured time of an iteration.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import bitsandbytes as bnb
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import dvts
+from common import runner
+from common.prm import PRM, RLHFlow, load_prm
+
+SHAPES = {  # hidden, layers, heads, kv heads, head_dim, intermediate, vocabulary, tied: of config.json on the hub
+    "1B": (2048, 16, 32, 8, 64, 8192, 128256, True),
+    "8B": (4096, 32, 32, 8, 128, 14336, 128256, False),
+    "small": (128, 2, 4, 2, 32, 256, 1024, True),
+}
+QUESTION = " ".join(["Start with 12. Add 5, multiply by 2, subtract 9, add 30, divide by 5, add 17. What is the result?"] * 6)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", choices=["true", "small"], default="true")
+    parser.add_argument("--cases", nargs="+", default=["64:12", "256:24"], help="n:GB of memory, each (default: 64:12 256:24)")
+    parser.add_argument("--bandwidth", type=float, default=4800, help="of the card's memory, GB/s (default: 4800, of an H200)")
+    parser.add_argument("--max-new-tokens", type=int, default=1024)
+    parser.add_argument("--out", type=Path, default=ROOT / "results/gpu.md")
+    args = parser.parse_args()
+    logging.disable_progress_bar()
+    device = runner.device()
+    if device.type != "cuda" and args.shapes == "true":
+        sys.exit("bench_gpu.py: no CUDA GPU here: add --shapes small to see it run on a CPU")
+
+    policy, tokenizer, prm = make_pair(args.shapes, device)
+    meters = {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}
+    iterations = Iterations(policy)
+    lines = ["| n | memory allowed, GB | peak, GB | s | tokens | tokens/s | policy iterations | ms an iteration | share of the bandwidth limit "
+             "| policy positions a token | PRM positions a token |", "|" + "---:|" * 11]
+    for case in args.cases:
+        n, gigabytes = map(int, case.split(":"))
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / torch.cuda.get_device_properties(0).total_memory))
+            torch.cuda.reset_peak_memory_stats()
+        for meter in (iterations, *meters.values()):
+            meter.take()
+        start = time.perf_counter()
+        _, (tokens,) = dvts.dvts(
+            policy, tokenizer, prm, [QUESTION], [torch.Generator().manual_seed(0)], n=n, beam_width=4, max_steps=40, temperature=1.0,
+            top_p=1.0, max_new_tokens=args.max_new_tokens, reduce=runner.REDUCE["last"], on_step=lambda step, rows: print(f"step {step}, {rows} rows", flush=True),
+        )
+        seconds, (count, in_policy) = time.perf_counter() - start, iterations.take()
+        peak = torch.cuda.max_memory_reserved() / 1e9 if device.type == "cuda" else float("nan")
+        positions = {name: meter.take()[0] for name, meter in meters.items()}
+        limit = sum(p.nbytes for p in policy.parameters()) / (args.bandwidth * 1e9)
+        lines.append(f"| {n} | {gigabytes} | {peak:.1f} | {seconds:.1f} | {tokens:,} | {tokens / seconds:,.0f} | {count:,} | "
+                     f"{1000 * in_policy / count:.1f} | {limit * count / in_policy:.1%} | {positions['policy'] / tokens:.2f} | {positions['prm'] / tokens:.2f} |")
+        print(lines[-1], flush=True)
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    command = "python " + " ".join([os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU, small shapes: these figures mean nothing"
+    args.out.write_text(f"# DVTS at the true sizes\n\n`{command}` at commit {commit} on {where}. Random weights.\n\n" + "\n".join(lines) + "\n")
+
+
+class Iterations:
+    """How often the policy decodes one token a row, and the seconds spent on it, with all that generate() does besides."""
+
+    def __init__(self, policy):
+        self.count = self.seconds = 0
+        generate = policy.generate
+
+        def timed(*inputs, **kwargs):
+            start = time.perf_counter()
+            texts = generate(*inputs, **kwargs)
+            if policy.device.type == "cuda":
+                torch.cuda.synchronize()
+            self.seconds += time.perf_counter() - start
+            self.count += texts.shape[1] - 1
+            return texts
+
+        policy.generate = timed
+
+    def take(self):
+        taken, self.count, self.seconds = (self.count, self.seconds), 0, 0.0
+        return taken
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def make_pair(shapes, device):
+    tokenizer = dvts.AutoTokenizer.from_pretrained(ROOT / "tiny/policy")
+    policy = make_model("1B" if shapes == "true" else "small", device, four_bit=False)
+    family = RLHFlow.__new__(RLHFlow)
+    vars(family).update(vars(load_prm(str(ROOT / "tiny/prm"), four_bit=False, device=torch.device("cpu")).family))
+    judge = make_model("8B" if shapes == "true" else "small", device, four_bit=True).model
+    direction = torch.randn(judge.config.hidden_size, device=device) / judge.config.hidden_size ** 0.5
+    family.score = lambda hidden: torch.sigmoid(hidden @ direction)
+
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))], skip_special_tokens=True)
+    never = [token for token, text in enumerate(texts) if "\n" in text or not text.strip()]
+    plain = len(tokenizer) - len(never)
+    bias = torch.full((policy.config.vocab_size,), -torch.inf)
+    bias[:len(tokenizer)] = 0.0
+    bias[never] = -torch.inf
+    bias[tokenizer.convert_tokens_to_ids("ĊĊ")] = torch.tensor(plain / 40).log()
+    bias[tokenizer.eos_token_id] = torch.tensor(plain / 400).log()
+    policy.lm_head.register_forward_hook(lambda module, inputs, logits: 0.02 * logits + bias.to(logits.device, logits.dtype))
+    policy.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id], pad_token_id=policy.config.vocab_size - 1)
+    return policy, tokenizer, PRM(judge, tokenizer, family)
+
+
+def make_model(shape, device, four_bit) -> LlamaForCausalLM:
+    """Random bfloat16 weights on the device; with four_bit, all linear layers but the head in NF4, one layer at a time."""
+    hidden, layers, heads, kv_heads, head_dim, intermediate, vocabulary, tied = SHAPES[shape]
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads,
+        head_dim=head_dim, intermediate_size=intermediate, max_position_embeddings=8192, rope_theta=500000.0, tie_word_embeddings=tied,
+        dtype=torch.bfloat16,
+    )
+    with torch.device("meta"):
+        model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+    with device:
+        rotary = type(model.model.rotary_emb)(config)  # its frequencies are no weights: they must be computed
+    for block in [*model.model.layers, model.model.embed_tokens, model.model.norm, *([] if tied or four_bit else [model.lm_head])]:
+        block.to_empty(device=device)
+        for weight in block.parameters():
+            torch.nn.init.ones_(weight) if weight.ndim == 1 else torch.nn.init.normal_(weight, std=0.02)
+        if four_bit and block in list(model.model.layers):
+            for parent in (block.self_attn, block.mlp):
+                for name, linear in list(parent.named_children()):
+                    if isinstance(linear, torch.nn.Linear):
+                        setattr(parent, name, quantized(linear))
+    model.model.rotary_emb = rotary
+    if tied:  # to_empty() has parted them
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model.eval()
+
+
+def quantized(linear: torch.nn.Linear) -> bnb.nn.Linear4bit:
+    new = bnb.nn.Linear4bit(
+        linear.in_features, linear.out_features, bias=False, compute_dtype=torch.bfloat16, compress_statistics=True, quant_type="nf4"
+    )
+    new.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4")
+    return new.to(linear.weight.device)
+
+
+if __name__ == "__main__":
+    main()
