@@ -51,6 +51,7 @@ class Dice:
 
 def main(args):
     runner.choose_models(args)
+    args.batch_problems = args.batch_problems or 1
     def answer(problem, generator, on_step):
         dice, completions = random.Random(generator.initial_seed()), []
         for i in range(args.n):
@@ -358,6 +359,26 @@ def test_failed_problem_is_recorded_and_tried_again(folder):
     assert (folder / "solved.log").read_text().count("problem 3") == 2  # once a file
 
 
+@pytest.mark.parametrize("size", [5, 99])
+def test_problems_side_by_side_have_the_rows_they_have_alone(folder, unbroken, size):
+    stub(folder, "--output", "o.jsonl", "--batch-problems", size)
+    rows = rows_of(folder / "o.jsonl")
+    assert [{**row, "usage": 0} for row in rows[1:]] == [{**row, "usage": 0} for row in unbroken[1:]]
+    batches = math.ceil(12 / size)  # for each the stub's meters say 7 and 1000, of both models
+    assert sum(row["usage"]["prm_tokens"] for row in rows[1:]) == 7 * batches
+    assert sum(row["usage"]["flops"] for row in rows[1:]) == 2000 * batches
+    assert {row["usage"]["flops"] for row in rows[1:6]} <= {2000 // min(size, 12), 2000 // min(size, 12) + 1}  # equal shares
+    stub(folder, "--output", "unbroken.jsonl", "--batch-problems", 3)  # it decides no answer, so this goes on with the file
+
+
+def test_one_that_fails_in_a_batch_takes_no_other_with_it(folder):
+    write_problems(folder, 3, {1: "RAISE"})
+    stub(folder, "--output", "o.jsonl", "--batch-problems", 3, code=1)
+    rows = rows_of(folder / "o.jsonl")[1:]
+    assert ["error" in row for row in rows] == [False, True, False]
+    assert "MemoryError: no room for 9 rows at all" in rows[1]["error"] and rows[2]["usage"]["policy_tokens"] == 7
+
+
 def test_full_disk(folder):
     write_problems(folder, 40, dict.fromkeys(range(40), "BIG"))
     full = lambda kib: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, kib << 10))
@@ -567,7 +588,7 @@ def test_help_is_quick_and_fits(folder):
                              env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}/fake", "COLUMNS": "80"})
     assert process.returncode == 0 and time.time() - begun < 1
     assert "(default: 0.8)" in process.stdout and "(default: last)" in process.stdout and "None" not in process.stdout
-    assert process.stdout.startswith("usage: stub.py [flags]\n") and len(process.stdout.splitlines()) < 25
+    assert process.stdout.startswith("usage: stub.py [flags]\n") and len(process.stdout.splitlines()) <= 26
 
 
 # ------------------------------------------------------------------------------------------ one question
