@@ -473,7 +473,10 @@ def work(args, solve, meters, problems):
             print(f"{SCRIPT}: note: {args.output} was begun with another "
                   f"{', '.join(key for key in now if now[key] != header.get(key))}", file=sys.stderr)
         solved = {key: row for key, row in rows.items() if "error" not in row}
-        todo = [problem for problem in problems[:args.limit] if problem["id"] not in solved]
+        wanted, size = problems[:args.limit], args.batch_problems or max(1, 64 // args.n)  # few rows would leave a GPU idle
+        # Batches are cut from the file, not from what is left: then neither a resume nor the number of processes changes them.
+        batches = [[problem for problem in wanted[first:first + size] if problem["id"] not in solved] for first in range(0, len(wanted), size)]
+        todo = [batch for batch in batches if batch]
         right = [row["correct"].get(rule, False) for row in solved.values()]
         file = save(args.output, header or now, rows, problems)
     if WORLD > 1:
@@ -484,15 +487,14 @@ def work(args, solve, meters, problems):
     if RANK > 0:
         file = open(f"{args.output}.part{RANK}", "ab")
     share, tokens, start = todo[RANK::WORLD], 0, time.perf_counter()
-    with file, tqdm(total=len(right) + len(share), initial=len(right), unit="problem", disable=RANK > 0, miniters=0,
+    with file, tqdm(total=len(right) + sum(map(len, share)), initial=len(right), unit="problem", disable=RANK > 0, miniters=0,
                     delay=1, mininterval=0.2 if sys.stderr.isatty() else 60, dynamic_ncols=True) as bar:
         def on_step(step, alive):
             speed = tokens / (time.perf_counter() - start)
             bar.set_postfix_str(f"step {step}, {alive} rows, {sum(right)} right, {speed:.0f} tokens/s", refresh=False)
             bar.update(0)
-        side_by_side = args.batch_problems or max(1, 64 // args.n)  # few completions each would leave a GPU idle
-        for first in range(0, len(share), side_by_side):
-            rows = attempt(args, solve, meters, share[first:first + side_by_side], on_step)
+        for batch in share:
+            rows = attempt(args, solve, meters, batch, on_step)
             append(file, *rows)
             tokens += sum(row.get("usage", {}).get("generated_tokens", 0) for row in rows)
             right += [row.get("correct", {}).get(rule, False) for row in rows]
