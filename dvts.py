@@ -112,7 +112,7 @@ def dvts(policy, tokenizer, prm, problems, generators, *,
             siblings, children = children[:width], children[width:]  # a subtree sees its own M next steps and no other's
             best = max(siblings, key=lambda child: (not child.cut, child.value))
             if best.finished or best.cut:
-                leaves[head.problem] += [child for child in siblings if child.finished or child.cut]
+                leaves[head.problem] += [child for child in siblings if child.finished == best.finished]
             else:
                 alive.append((best, width))
         subtrees = alive
@@ -157,12 +157,13 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
         folder, dtype=torch.float32 if device.type == "cpu" and not four_bit else torch.bfloat16,
         quantization_config=nf4 if four_bit else None, device_map={"": device}, attn_implementation="sdpa",
     )
-    # What a checkpoint recommends (top-k 50, top-p 0.9, a repetition penalty) would quietly bend our sampling.
-    eos = policy.generation_config.eos_token_id
-    eos = eos if isinstance(eos, list) else [eos]
-    # Padding is never attended to and never decoded: any id will do that no text ends with, or generate() would warn.
-    policy.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=policy.config.vocab_size - 1)
-    return policy.eval(), AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if (eos := policy.generation_config.eos_token_id or tokenizer.eos_token_id) is None:
+        raise ValueError("it names no token that ends a text")
+    # What a checkpoint recommends (top-k 50, top-p 0.9, a repetition penalty) would quietly bend our sampling. Padding is never
+    # attended to and never decoded: any id will do.
+    policy.generation_config = GenerationConfig(eos_token_id=eos if isinstance(eos, list) else [eos], pad_token_id=policy.config.vocab_size - 1)
+    return policy.eval(), tokenizer
 
 
 # Copied from beam.py
@@ -200,41 +201,43 @@ def prefill(policy, prompts: list[list[int]]) -> Texts:
 
 
 # Copied from beam.py
-def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p):
+def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
     """One next step for each of `parents`, indices into texts, which may repeat. Returns (steps, texts with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
-    each may have, at least 1; ends: from step_ends() or text_ends().
+    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (None is returned).
     """
-    row = {parent: row for row, parent in enumerate(dict.fromkeys(parents))}
-    cache, mask = select([(cache, mask, [index[parent] for parent in row]) for cache, mask, index in texts.pieces])
-    rows, last, at_once = [row[parent] for parent in parents], texts.last[parents], texts.at_once
-    steps, grown = [], []
+    distinct = {parent: row for row, parent in enumerate(dict.fromkeys(parents))}
+    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in texts.pieces])
+    rows, last, at_once = [distinct[parent] for parent in parents], texts.last[parents], texts.at_once
+    uniforms, steps, tails = uniforms.to(policy.device), [], []
     while len(steps) < len(rows):
         batch = slice(len(steps), len(steps) + at_once)
+        copies = [(cache, mask, rows[batch])]
         try:
-            new = write(policy, *select([(cache, mask, rows[batch])]), last[batch], uniforms[batch], left[batch], ends, temperature, top_p)
-            steps += new[0]
-            grown.append(new[1:])
+            new, tail = write(policy, copies, last[batch], uniforms[batch], left[batch], ends, temperature, top_p, keep)
+            steps, tails = steps + new, tails + [tail]
         except torch.cuda.OutOfMemoryError:
-            if (at_once := min(at_once, len(rows)) // 2) == 0:
+            if (at_once := min(at_once, len(rows) - len(steps)) // 2) == 0:
                 raise
     last = torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Texts([(cache, mask, rows), (*stack(grown), list(range(len(rows))))], last, at_once)
+    return steps, Texts([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
 
 
 # Copied from beam.py
-def write(policy, cache, mask, last, uniforms, left: list[int], ends, temperature, top_p):
-    """Go on with every row to the end of its step. Returns the tokens of each step, and the cache and mask of these alone.
+def write(policy, copies: list, last, uniforms, left: list[int], ends, temperature, top_p, keep):
+    """Go on with every row of select(copies) to the end of its step. Returns the tokens of each step, and the cache and mask
+    of these alone, the cache empty without `keep`.
 
     generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
     differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
     """
-    steps, grown, own = [[] for _ in left], DynamicCache(), mask[:, :0]
+    cache, mask = select(copies)
+    steps, tail, own = [[] for _ in left], DynamicCache(), mask[:, :0]
     left, writing, written = torch.tensor(left, device=mask.device), torch.arange(len(left), device=mask.device), 0
     while True:
         stop = StopAt(ends, left[writing] - written, first=written == 0)
-        sampler = InverseTransformSampling(uniforms[writing.cpu(), written:], temperature, top_p)
+        sampler = InverseTransformSampling(uniforms[writing, written:], temperature, top_p)
         chunk = policy.generate(
             last, attention_mask=torch.cat([mask, torch.ones_like(last)], 1), past_key_values=cache, max_new_tokens=CHUNK,
             logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
@@ -246,11 +249,11 @@ def write(policy, cache, mask, last, uniforms, left: list[int], ends, temperatur
         # The cache grew by S slots: the old last token and all new ones but the newest. A row owns the first length of them.
         new = (torch.arange(S, device=mask.device) < length[:, None]).long()  # [rows, S]
         own = torch.cat([own, own.new_zeros(len(steps), S).index_copy(0, writing, new)], 1)
-        for number, layer in enumerate(cache.layers):
+        for number, layer in enumerate(cache.layers if keep else []):
             kvs = (kv[:, :, -S:] for kv in (layer.keys, layer.values))
-            grown.update(*(kv.new_zeros(len(steps), *kv.shape[1:]).index_copy(0, writing, kv) for kv in kvs), number)
+            tail.update(*(kv.new_zeros(len(steps), *kv.shape[1:]).index_copy(0, writing, kv) for kv in kvs), number)
         if len(on) == 0:
-            return steps, grown, own
+            return steps, (tail, own)
         mask = torch.cat([mask, new], 1)
         if len(on) < len(writing):
             cache, mask = select([(cache, mask, on)])
@@ -261,9 +264,8 @@ def write(policy, cache, mask, last, uniforms, left: list[int], ends, temperatur
 def select(pieces: list):
     """The cache, and its mask, whose row i is row index[i] of each piece (cache, mask, index), side by side.
 
-    One gather drops, copies, reorders and joins rows, and closes the holes in them: where texts are written side by side, the
-    shorter are padded, and those slots would fill the cache though nothing attends to them. A stable sort of the mask moves
-    them to the left, where the row's tokens stay in order.
+    One gather drops, copies, reorders and joins rows, and closes the holes that padding left in them: nothing attends to it,
+    but it would fill the cache. A stable sort of the mask moves it to the left, and a row's tokens stay in order.
     """
     mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
     slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
@@ -277,6 +279,8 @@ def select(pieces: list):
 # Copied from beam.py
 def stack(batches: list):
     """The rows of several (cache, mask), one below the other, the shorter ones padded."""
+    if len(batches) == 1:
+        return batches[0]
     S, stacked = max(mask.shape[1] for _, mask in batches), DynamicCache()
     for number in range(len(batches[0][0].layers)):
         kvs = zip(*((cache.layers[number].keys, cache.layers[number].values) for cache, _ in batches))
@@ -306,7 +310,7 @@ class InverseTransformSampling(LogitsProcessor):
             outside = ranked.cumsum(-1) - ranked >= self.top_p  # the token that crosses top_p is still inside
             probs = probs.scatter(1, order, ranked.masked_fill(outside, 0))
         below = probs.cumsum(-1)
-        mark = self.uniforms[:, ids.shape[1] - 1, None].to(below.device) * below[:, -1:]
+        mark = self.uniforms[:, ids.shape[1] - 1, None] * below[:, -1:]
         token = (below <= mark).sum(-1, keepdim=True).clamp(max=below.shape[1] - 1)
         return torch.full_like(logits, -torch.inf).scatter(1, token, 0.0)
 
@@ -320,17 +324,16 @@ class StopAt(StoppingCriteria):
     """
 
     def __init__(self, ends, left, *, first):
-        self.whole, self.first_half, self.second_half = ends  # each [V], bool
-        self.left = left  # [rows]
+        self.ends, self.left = ends, left  # three tables [V] of bool; [rows]
         self.first = first  # the token in front belongs to the step before, and is no half of this one's end
         self.length = torch.zeros_like(left)  # [rows], 0 = still writing
 
     def __call__(self, ids, scores, **_):
         # ids: [rows, 1 + tokens so far], the one in front being the last that was there before
-        length = ids.shape[1] - 1
-        stopped = self.whole[ids[:, -1]] | (length >= self.left)
+        length, (whole, first_half, second_half) = ids.shape[1] - 1, self.ends
+        stopped = whole[ids[:, -1]] | (length >= self.left)
         if length > 1 or not self.first:
-            stopped |= self.first_half[ids[:, -2]] & self.second_half[ids[:, -1]]
+            stopped |= first_half[ids[:, -2]] & second_half[ids[:, -1]]
         self.length = torch.where((self.length == 0) & stopped, length, self.length)
         return stopped  # generate() itself remembers which rows had stopped before
 
@@ -340,7 +343,7 @@ class StopAt(StoppingCriteria):
 def step_ends(tokenizer, policy):
     r"""Three tables over the vocabulary, each [V]: tokens that end a step ("\n\n" in them, or end of text); tokens that
     end in "\n"; tokens that begin with it."""
-    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))], skip_special_tokens=True)
+    texts = tokenizer.batch_decode([[token] for token in range(min(len(tokenizer), policy.config.vocab_size))], skip_special_tokens=True)
     texts += [""] * (policy.config.vocab_size - len(texts))  # many models have more rows in their head than tokens
     table = lambda test: torch.tensor([test(text) for text in texts], device=policy.device)
     return table(lambda t: "\n\n" in t) | text_ends(policy)[0], table(lambda t: t.endswith("\n")), table(lambda t: t.startswith("\n"))
@@ -364,11 +367,11 @@ def decode(tokenizer, texts: list[list[int]]) -> list[str]:
 
 def main(args) -> int:
     runner.choose_models(args)
-    device = runner.device()
     policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm", args.allow_pickle)
-    policy, tokenizer = load_policy(policy_folder, four_bit=args.policy_4bit, device=device)
+    with runner.loading("--policy", args.policy):
+        policy, tokenizer = load_policy(policy_folder, four_bit=args.policy_4bit, device=runner.device())
     with runner.loading("--prm", args.prm):
-        prm = load_prm(prm_folder, family=args.prm_family, four_bit=args.prm_4bit, device=device, allow_pickle=args.allow_pickle)
+        prm = load_prm(prm_folder, family=args.prm_family, four_bit=args.prm_4bit, device=policy.device, allow_pickle=args.allow_pickle)
 
     def solve(problems, generators, on_step):
         solutions, sampled = dvts(

@@ -306,6 +306,7 @@ class PRM:
         self.new = [tuple(kv.new_zeros(R, kv.shape[1], L, kv.shape[3]) for kv in layer) for layer in self.prefix] if keep else []
         scores, size = torch.zeros(R, L, device=ids.device), self._rows_at_once(R, L)
         while done < R:
+            size = min(size, R - done)
             rows = slice(done, done + size)
             try:
                 scores[rows] = self._forward(rows, ids[rows], position[rows], due[rows])

@@ -1,7 +1,7 @@
 """Everything around a search: flags and problems in, progress and results out. Knows nothing of search itself.
 
 A script calls, in this order, `ArgumentParser` and `add_run_flags` (before its heavy imports), `choose_models`,
-`model_folder`, and `run(args, solve, meters)`, where its own `solve` answers one problem.
+`model_folder`, and `run(args, solve, meters)`, where its own `solve` answers problems side by side.
 Whatever a user can get wrong ends in `fail`: one line on stderr, exit code 2, and before any problem is solved.
 """
 import argparse
@@ -105,7 +105,7 @@ def add_run_flags(parser, prm):
     question.add_argument("--problems", metavar="FILE", help="JSONL of problems and answers, or hub id")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
     parser.add_argument("--limit", type=positive_int, help="take the first N problems only")
-    parser.add_argument("--batch-problems", type=positive_int, help="problems solved side by side (default: 64 / n)")
+    parser.add_argument("--batch-problems", type=positive_int, help="solved side by side by a process (default: 64 / n)")
     parser.add_argument("--output", metavar="FILE", help="JSONL of results (default: named in runs/)")
     parser.add_argument("--overwrite", action="store_true", help="drop what the output file holds")
     parser.add_argument("--seed", type=int, default=0, help="of every random number")
@@ -147,9 +147,11 @@ def check(args, problems):
     if getattr(args, "prm", None) is not None and folder.samefile(model_folder(args.prm, "--prm", args.allow_pickle)):
         fail(f"--policy and --prm are both {args.policy}: name one model that writes and one that scores")
     config = json.loads((folder / "config.json").read_text())
-    if not re.search("CausalLM|LMHead|ConditionalGeneration", kinds := str(config.get("architectures") or "CausalLM")):
+    if not re.search("CausalLM|LMHead", kinds := str(config.get("architectures") or "CausalLM")):
         fail(f"--policy {args.policy} does not write (it is {kinds}): if it is a reward model, give it to --prm")
-    context = config.get("text_config", config).get("max_position_embeddings", math.inf)
+    if "linear_attention" in config.get("layer_types", []):
+        fail(f"--policy {args.policy} has linear attention, whose state cannot be selected by token as a KV cache can: name another")
+    context = config.get("max_position_embeddings", math.inf)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         lengths = [len(encode_prompt(tokenizer, problem["problem"])) for problem in problems]
@@ -463,7 +465,7 @@ def check_writer(args, policy):
 
 
 def work(args, solve, meters, problems):
-    """Solve what args.output has not yet: this process its share, each row on disk when its problem is done."""
+    """Solve what args.output has not yet: this process its share, rows on disk when their batch is done."""
     import torch.distributed as dist
     from tqdm import tqdm
     todo, right, rule = [], [], "weighted" if "prm" in meters else "majority"
@@ -499,10 +501,11 @@ def work(args, solve, meters, problems):
             tokens += sum(row.get("usage", {}).get("generated_tokens", 0) for row in rows)
             right += [row.get("correct", {}).get(rule, False) for row in rows]
             bar.update(len(rows))
-    if WORLD > 1:
-        dist.barrier()
-    if RANK == 0:
-        save(args.output, *read_results(args.output), problems).close()
+        # Still under the lock: a second run that took the file now would take the part files from under those who write them.
+        if WORLD > 1:
+            dist.barrier()
+        if RANK == 0:
+            save(args.output, *read_results(args.output), problems).close()
 
 
 def run(args, solve, meters):

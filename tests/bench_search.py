@@ -11,7 +11,8 @@ weights, whose head is biased so that one token in 32 ends a step and one in 250
 Its question is 200 tokens long, as a real prompt is with a tokenizer that has no token for all of Llama's math prompt.
 
 CPU seconds are those of all threads. Each case runs --repeat times (the slow random pair a third as often), the ways in
-turn; the table has the median, and the spread of the ratio. Positions are counted by hooks on the models, pads included. Memory is what the process grew by.
+turn; the table has the median, and the spread of the ratio. Positions are counted by hooks on the models, pads included. Memory is what the process
+grew by, which is nothing where what an earlier case had left was enough: read it in the first rows of a pair.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def main():
                 print(goals[-1], flush=True)
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     command = "python " + " ".join([os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
-    head = f"# What the caches save\n\n`{command}` at commit {commit}; {args.threads} thread(s), {args.repeat} runs each, medians.\n\n"
+    head = f"# What the caches save\n\n`{command}` at commit {commit}; {args.threads} thread(s). Medians of {args.repeat} runs of the bundled pair, {max(1, args.repeat // 3)} of the random one.\n\n"
     args.out.write_text(head + HEADER + "\n" + "\n".join(map(line, rows)) + "\n\n" + "\n".join(f"- {goal}" for goal in goals) + "\n")
 
 

@@ -73,6 +73,8 @@ def test_a_row_does_not_depend_on_the_rest_of_the_batch(pair):
     )[0]
     together = run(uniforms)
     assert [run(uniforms[i:i + 1])[0] for i in range(7)] == together and run(uniforms[2:5]) == together[2:5]
+    args = policy, beam.prefill(policy, [prompt]), [0] * 7, uniforms, [40] * 7, ends
+    assert beam.sample_steps(*args, temperature=1.3, top_p=0.9, keep=False) == (together, None)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
@@ -216,3 +218,11 @@ def test_a_prompt_longer_than_the_context_is_named(pair):
     policy, tokenizer, _ = pair
     with pytest.raises(ValueError, match="2100 tokens, the policy takes 2048"):
         beam.prefill(policy, [[7] * 9, [7] * 2100])
+
+
+def test_a_head_with_fewer_rows_than_the_tokenizer_has_tokens(pair):
+    """As after a token was added for padding and the embedding left as it was."""
+    class Small:
+        config, generation_config, device = type("", (), {"vocab_size": len(pair[1]) - 3}), pair[0].generation_config, "cpu"
+
+    assert [len(table) for table in beam.step_ends(pair[1], Small)] == [len(pair[1]) - 3] * 3
