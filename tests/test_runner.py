@@ -148,7 +148,8 @@ def start(folder, *flags, launcher=None, fake=True, **kwargs):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "",
            **kwargs.pop("env", {})}
     defaults = ["--problems", "problems.jsonl"] if not any(str(flag).startswith("--problem") for flag in flags) else []
-    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | kwargs
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests run in the background inherit deafness to Ctrl-C
+    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": listen} | kwargs
     return subprocess.Popen([*(launcher or [sys.executable]), "stub.py", *MODELS, *defaults, *map(str, flags)],
                             cwd=folder, env=env, **kwargs)
 
