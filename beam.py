@@ -14,7 +14,7 @@ Snell et al. 2024, "Scaling LLM Test-Time Compute Optimally can be More Effectiv
 section 5.2 (https://arxiv.org/abs/2408.03314). Here a solution that is finished leaves the beam, whatever its score, and
 so frees a place for one that is not; the scores decide at the end which N are returned. An unfinished step that was
 written twice is kept twice if it is good enough: its continuations differ. Merging such beams was tried: worse ones
-took the places, and with the bundled pair it cost about six points of accuracy at N = 64.
+took the places, and with an earlier PRM of the bundled pair it cost about six points of accuracy at N = 64.
 
     python beam.py --n 16                              # a problem set: a table of accuracy and cost
     python beam.py --n 16 --problem "What is 7 * 8?"   # one question
