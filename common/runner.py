@@ -141,7 +141,6 @@ def choose_models(args):
 
 def check(args, problems):
     """fail() at models not of their kind, prompts beyond the policy's context, and answers with nothing in them."""
-    from transformers import AutoTokenizer
     from common.chat import encode_prompt
     folder, unread = Path(model_folder(args.policy, "--policy")), []
     if getattr(args, "prm", None) is not None and folder.samefile(model_folder(args.prm, "--prm", args.allow_pickle)):
@@ -153,7 +152,7 @@ def check(args, problems):
         fail(f"--policy {args.policy} has linear attention, whose state cannot be selected by token as a KV cache can: name another")
     context = config.get("max_position_embeddings", math.inf)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = _tokenizer(str(folder))
         lengths = [len(encode_prompt(tokenizer, problem["problem"])) for problem in problems]
     except Exception as error:  # of any kind: a chat template is a program
         fail(f"--policy {args.policy} takes no chat ({error}): name another")
@@ -193,6 +192,13 @@ def _from_hub(name, flag, kind, patterns):
 
 
 @functools.cache
+def _tokenizer(folder):
+    """Of the model in `folder`; read once, for one of 128k tokens takes about a second."""
+    from transformers import AutoTokenizer
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@functools.cache
 def model_folder(name, flag, pickles=None):
     """Folder with the whole model `name`: a local one as it is, else the hub's, downloaded where it is missing.
 
@@ -200,7 +206,6 @@ def model_folder(name, flag, pickles=None):
     no others; None: this model has no flag --allow-pickle. fail()s where a file is missing or cut.
     """
     from safetensors import safe_open
-    from transformers import AutoTokenizer
     folder, weights, others = Path(name), "*.safetensors", ["*.json", "*.txt", "*.jinja", "*.model"]
     if remote := not folder.is_dir():
         folder = _from_hub(name, flag, "model", [weights, *others])
@@ -217,7 +222,7 @@ def model_folder(name, flag, pickles=None):
         shards = json.loads(index.read_text())["weight_map"].values() if index.exists() else os.listdir(folder)
         for shard in {shard for shard in shards if shard.endswith(".safetensors")}:
             safe_open(folder / shard, framework="np")  # reads the header alone, yet notices a file cut short
-        AutoTokenizer.from_pretrained(folder)
+        _tokenizer(str(folder))
     except Exception as error:  # of any kind: what stands in half a file is anyone's guess
         fail(f"{flag} {name} is only half there ({error}): download it again")
     return str(folder)
@@ -443,21 +448,18 @@ def attempt(args, solve, meters, problems, on_step):
             return [{**problems[0], "error": failure}]
         return [row for problem in problems for row in attempt(args, solve, meters, [problem], on_step)]
     cost = {"prm": (0, 0)} | {name: meter.take() for name, meter in meters.items()}
-    total = {"policy_tokens": cost["policy"][0], "prm_tokens": cost["prm"][0], "flops": sum(flops for _, flops in cost.values()),
-             "seconds": time.perf_counter() - start}
-    upto = list(itertools.accumulate(generated, initial=0))
+    total = {"policy_tokens": cost["policy"][0], "prm_tokens": cost["prm"][0], "flops": sum(flops for _, flops in cost.values())}
+    seconds, upto = time.perf_counter() - start, list(itertools.accumulate(generated, initial=0))
     for i, row in enumerate(rows):
-        row["usage"] = {"generated_tokens": generated[i]}
-        row["usage"] |= {k: v * upto[i + 1] // upto[-1] - v * upto[i] // upto[-1] for k, v in total.items() if k != "seconds"}
-        row["usage"]["seconds"] = round(total["seconds"] * generated[i] / upto[-1], 3)
+        share = {key: value * upto[i + 1] // upto[-1] - value * upto[i] // upto[-1] for key, value in total.items()}
+        row["usage"] = {"generated_tokens": generated[i], **share, "seconds": round(seconds * generated[i] / upto[-1], 3)}
     return rows
 
 
 def check_writer(args, policy):
     """fail() at a reward model in the policy's place. Its files may be those of a writer, yet it answers "+" or "-"."""
-    from transformers import AutoTokenizer
     from common import chat
-    tokenizer = AutoTokenizer.from_pretrained(model_folder(args.policy, "--policy"))
+    tokenizer = _tokenizer(model_folder(args.policy, "--policy"))
     step = [{"role": "user", "content": "What is 1 + 1? ## Step 1: Add\n$1+1=2$"}]
     prompt = chat.encode(tokenizer, chat.render(tokenizer, step, add_generation_prompt=True))
     if policy.probability(prompt, [chat.encode(tokenizer, sign)[-1] for sign in "+-"]) > 0.5:

@@ -28,9 +28,11 @@ from transformers.utils import logging
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench_search import bundled_pair, end_bias, random_family
+
 import dvts
 from common import runner
-from common.prm import PRM, RLHFlow, load_prm
+from common.prm import PRM
 
 SHAPES = {  # hidden, layers, heads, kv heads, head_dim, intermediate, vocabulary, tied: of config.json on the hub
     "1B": (2048, 16, 32, 8, 64, 8192, 128256, True),
@@ -111,25 +113,13 @@ class Iterations:
 
 
 def make_pair(shapes, device):
-    tokenizer = dvts.AutoTokenizer.from_pretrained(ROOT / "tiny/policy")
+    _, tokenizer, prm = bundled_pair()
     policy = make_model("1B" if shapes == "true" else "small", device, four_bit=False)
-    family = RLHFlow.__new__(RLHFlow)
-    vars(family).update(vars(load_prm(str(ROOT / "tiny/prm"), four_bit=False, device=torch.device("cpu")).family))
     judge = make_model("8B" if shapes == "true" else "small", device, four_bit=True).model
-    direction = torch.randn(judge.config.hidden_size, device=device) / judge.config.hidden_size ** 0.5
-    family.score = lambda hidden: torch.sigmoid(hidden @ direction)
-
-    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))], skip_special_tokens=True)
-    never = [token for token, text in enumerate(texts) if "\n" in text or not text.strip()]
-    plain = len(tokenizer) - len(never)
-    bias = torch.full((policy.config.vocab_size,), -torch.inf)
-    bias[:len(tokenizer)] = 0.0
-    bias[never] = -torch.inf
-    bias[tokenizer.convert_tokens_to_ids("ĊĊ")] = torch.tensor(plain / 40).log()
-    bias[tokenizer.eos_token_id] = torch.tensor(plain / 400).log()
+    bias = end_bias(tokenizer, policy.config.vocab_size, of_step=40, of_text=400)
     policy.lm_head.register_forward_hook(lambda module, inputs, logits: 0.02 * logits + bias.to(logits.device, logits.dtype))
     policy.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id], pad_token_id=policy.config.vocab_size - 1)
-    return policy, tokenizer, PRM(judge, tokenizer, family)
+    return policy, tokenizer, PRM(judge, tokenizer, random_family(prm, judge))
 
 
 def make_model(shape, device, four_bit) -> LlamaForCausalLM:

@@ -200,24 +200,34 @@ def random_pair(hidden, layers):
         num_key_value_heads=hidden // 128, intermediate_size=3 * hidden, max_position_embeddings=2048, tie_word_embeddings=False,
     )
     policy = LlamaForCausalLM._from_config(config, attn_implementation="sdpa").eval()
-    bias = torch.zeros(len(tokenizer))
-    separator, eos = tokenizer.convert_tokens_to_ids("ĊĊ"), tokenizer.eos_token_id
-    texts = [tokenizer.decode([token], skip_special_tokens=True) for token in range(len(tokenizer))]
-    blank = [token for token, text in enumerate(texts) if "\n" in text or not text.strip()]
-    bias[blank] = -torch.inf  # there is no other way to end a step, and no step without text
-    plain = len(tokenizer) - len(blank)
-    bias[separator], bias[eos] = torch.tensor([plain / 32, plain / 250]).log().tolist()
     policy.lm_head = torch.nn.Linear(hidden, len(tokenizer))
     torch.nn.init.normal_(policy.lm_head.weight, std=0.02)
     with torch.no_grad():
-        policy.lm_head.bias.copy_(bias)
-    policy.generation_config = GenerationConfig(eos_token_id=[eos], pad_token_id=len(tokenizer) - 1)
+        policy.lm_head.bias.copy_(end_bias(tokenizer, len(tokenizer), of_step=32, of_text=250))
+    policy.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id], pad_token_id=len(tokenizer) - 1)
     judge = LlamaForCausalLM._from_config(config, attn_implementation="sdpa").eval().model
+    return policy, tokenizer, PRM(judge, tokenizer, random_family(prm, judge))
+
+
+def end_bias(tokenizer, vocabulary, *, of_step, of_text):
+    """[vocabulary], for logits that are all alike: one token in `of_step` ends a step, one in `of_text` the text."""
+    texts = [tokenizer.decode([token], skip_special_tokens=True) for token in range(len(tokenizer))]
+    blank = [token for token, text in enumerate(texts) if "\n" in text or not text.strip()]
+    plain = len(tokenizer) - len(blank)
+    bias = torch.full((vocabulary,), -torch.inf)  # what the tokenizer has not is never written
+    bias[:len(tokenizer)] = 0.0
+    bias[blank] = -torch.inf  # there is no other way to end a step, and no step without text
+    bias[tokenizer.convert_tokens_to_ids("ĊĊ")], bias[tokenizer.eos_token_id] = torch.tensor([plain / of_step, plain / of_text]).log().tolist()
+    return bias
+
+
+def random_family(prm, judge):
+    """The bundled PRM's way of writing dialogues, with a random direction to score by in the place of its head's."""
     family = RLHFlow.__new__(RLHFlow)
     vars(family).update(vars(prm.family))
-    direction = torch.randn(hidden) / hidden ** 0.5
+    direction = torch.randn(judge.config.hidden_size, device=judge.device) / judge.config.hidden_size ** 0.5
     family.score = lambda hidden: torch.sigmoid(hidden @ direction)
-    return policy, tokenizer, PRM(judge, tokenizer, family)
+    return family
 
 
 if __name__ == "__main__":
