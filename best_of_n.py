@@ -317,7 +317,7 @@ def main(args) -> int:
              for text, steps, tokens in zip(decode(tokenizer, found), marks, found)] for found, marks in zip(solutions, scores)
         ], [sum(map(len, found)) for found in solutions]
 
-    return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)})
+    return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}, prm)
 
 
 if __name__ == "__main__":

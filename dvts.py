@@ -384,7 +384,7 @@ def main(args) -> int:
              for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions
         ], sampled
 
-    return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)})
+    return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}, prm)
 
 
 if __name__ == "__main__":

@@ -243,6 +243,7 @@ class PRM:
         self.mask = torch.ones(1, 0, dtype=torch.bool, device=self.model.device)  # [P, T]: True where a slot has a token
         self._read([0] * len(problems), [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems])
         self.turns = [0] * len(problems)  # [children]: how many steps each has
+        self.history = []  # (parents, texts, scores) of each score() since: all of a search, for common/trace.py
 
     @torch.inference_mode()
     def score(self, parents: list[int], texts: list[str], keep: bool = True) -> list[list[float]]:
@@ -262,7 +263,9 @@ class PRM:
         distinct = list(dict.fromkeys(parents))
         self._keep(distinct)
         self.turns = turns
-        return self._read([distinct.index(parent) for parent in parents], segments, ends, keep)
+        scores = self._read([distinct.index(parent) for parent in parents], segments, ends, keep)
+        self.history = [*self.history, (parents, texts, scores)]
+        return scores
 
     def peek(self, texts: list[str]) -> list[list[float]]:
         """Scores of texts[i] behind child i, for every child of the last call, which the next call knows nothing of."""
@@ -344,6 +347,26 @@ class PRM:
         row = (T + L) * (cached + at_work) + L * (8 * config.hidden_size + 3 * config.intermediate_size)
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return max(1, min(R, int(0.8 * free / self.model.dtype.itemsize / row)))
+
+
+class Scorer:
+    """Any function in a PRM's place: function(problem, steps) -> how good the last of these steps is, in [0, 1]."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def start(self, problems):
+        self.children = [(problem, []) for problem in problems]
+
+    def score(self, parents, texts, keep=True):
+        asked = [(self.children[parent], split_steps(text)) for parent, text in zip(parents, texts)]
+        self.children = [(problem, steps + new) for (problem, steps), new in asked]
+        return [[self.function(problem, steps + new[:i + 1]) for i in range(len(new))] for (problem, steps), new in asked]
+
+    def peek(self, texts):
+        before = self.children
+        scores, self.children = self.score(range(len(texts)), texts), before
+        return scores
 
 
 def split_steps(text: str) -> list[str]:

@@ -26,7 +26,7 @@ from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 
-from common import grading
+from common import grading, trace
 
 TINY = os.path.relpath(Path(__file__).resolve().parent.parent / "tiny")
 SCRIPT = os.path.basename(sys.argv[0])
@@ -108,6 +108,8 @@ def add_run_flags(parser, prm):
     parser.add_argument("--batch-problems", type=positive_int, help="solved side by side by a process (default: 64 / n)")
     parser.add_argument("--output", metavar="FILE", help="JSONL of results (default: named in runs/)")
     parser.add_argument("--overwrite", action="store_true", help="drop what the output file holds")
+    if prm:
+        parser.add_argument("--trace", metavar="FILE", help="draw the trees of steps as a page of HTML")
     parser.add_argument("--seed", type=int, default=0, help="of every random number")
 
 # --- models, problems -------------------------------------------------------------------------------------------------
@@ -134,9 +136,25 @@ def choose_models(args):
         digest = hashlib.sha256(json.dumps(_identity(args), sort_keys=True).encode()).hexdigest()[:8]
         args.output = f"runs/{Path(SCRIPT).stem}-n{args.n}-seed{args.seed}-{digest}.jsonl"
     problems = load_problems(args)
-    if RANK == 0 and args.output is not None:
-        resume(args, problems)
+    _, rows = resume(args, problems) if RANK == 0 and args.output is not None else (None, {})
     check(args, problems[:args.limit])
+    if getattr(args, "trace", None) is not None:
+        check_trace(args, [problem for problem in problems[:args.limit] if "error" not in rows.get(problem["id"], {"error": ""})])
+
+
+def check_trace(args, solved):
+    """fail() where --trace cannot be had: a tree is drawn from the search itself, not from the result file."""
+    if not args.trace.endswith(".html"):
+        fail(f"--trace {args.trace} would be a page of HTML: give it a name that ends in .html")
+    if WORLD > 1:
+        fail(f"--trace draws the searches of one process, and these are {WORLD}: start the script by python")
+    if solved:
+        fail(f"--trace draws a search as it is made, but {len(solved)} of the problems are solved in {args.output} already: "
+             "add --overwrite, or name another --output")
+    try:
+        open(args.trace, "a").close()
+    except OSError as error:
+        fail(f"--trace {args.trace} cannot be written ({error.strerror}): name another file")
 
 
 def check(args, problems):
@@ -317,7 +335,7 @@ class Meter:
 
 def _identity(args):
     """What decides every answer, and so must be equal where a run goes on with a file."""
-    free = ("limit", "output", "overwrite", "batch_problems", "allow_pickle")
+    free = ("limit", "output", "overwrite", "batch_problems", "allow_pickle", "trace")
     return {"script": SCRIPT} | {k: v for k, v in vars(args).items() if k not in free}
 
 
@@ -425,14 +443,18 @@ def judge(problem, completions, reduction):
     return {**problem, "finished": finished, "completions": completions, "predictions": predictions, "correct": correct}
 
 
+def seed(args, problem):
+    """Of the problem's own random stream."""
+    return int.from_bytes(hashlib.sha256(f"{args.seed}:{problem['id']}".encode()).digest()[:8], "big")
+
+
 def attempt(args, solve, meters, problems, on_step):
     """The whole rows of problems solved side by side. Where that fails, each is tried alone; what fails then is its "error".
 
     What the batch cost is shared among its rows in proportion to the tokens generated for each, and adds up exactly.
     """
     import torch
-    seeds = [hashlib.sha256(f"{args.seed}:{problem['id']}".encode()).digest()[:8] for problem in problems]
-    generators = [torch.Generator().manual_seed(int.from_bytes(seed, "big")) for seed in seeds]
+    generators = [torch.Generator().manual_seed(seed(args, problem)) for problem in problems]
     for meter in meters.values():
         meter.take()
     start, failure = time.perf_counter(), None
@@ -510,24 +532,30 @@ def work(args, solve, meters, problems):
             save(args.output, *read_results(args.output), problems).close()
 
 
-def run(args, solve, meters):
+def run(args, solve, meters, prm=None):
     """Solve the problems into args.output and print the table, or answer args.problem. Returns the exit code: 0, 1 if
     problems failed (the same command tries them again), 130 after Ctrl-C.
 
     solve(problems, generators, on_step) -> (completions of each, generated tokens of each): every problem has a CPU
     torch.Generator of its own, so that neither batch nor order, share or limit changes an answer; on_step(step, rows) shows
     progress; a completion is {"text", "scores": [float a step] ([] without a PRM), "tokens": int, "finished": bool}.
-    meters: {"policy": Meter, "prm": Meter}, the latter only where there is a PRM.
+    meters: {"policy": Meter, "prm": Meter}, the latter only where there is a PRM; prm: a PRM, with the history that --trace draws.
     Processes that accelerate or torchrun started share the problems; several machines need one file system.
     """
     if args.output is None:
         with tempfile.TemporaryDirectory() as folder:  # a question asked in passing leaves no file behind
             args.output = f"{folder}/answer.jsonl"
-            return run(args, solve, meters)
-    problems, stopped = load_problems(args), False
+            return run(args, solve, meters, prm)
+    problems, stopped, trees = load_problems(args), False, {}
+
+    def traced(questions, generators, on_step):
+        answers = solve(questions, generators, on_step)
+        trees.update(zip((generator.initial_seed() for generator in generators), trace.trees(len(questions), prm.history)))
+        return answers
+
     try:
         check_writer(args, meters["policy"])
-        work(args, solve, meters, problems)
+        work(args, traced if getattr(args, "trace", None) else solve, meters, problems)
     except KeyboardInterrupt:
         stopped = True
     except OSError as error:
@@ -540,7 +568,23 @@ def run(args, solve, meters):
         say(table(args, done, len(problems)))
     elif done:
         say(vote(done[0], getattr(args, "reduction", None)))
+    if drawn := [trace.search(row, trees[seed(args, row)], winner(row, args.reduction)[1]) for row in done if seed(args, row) in trees]:
+        try:
+            trace.write(args.trace, f"{SCRIPT} {shlex.join(sys.argv[1:])}", drawn)
+        except OSError as error:
+            fail(f"--trace {args.trace} cannot be written ({error.strerror}): name another file")
+        say(f"trees in {args.trace}: open it in a browser")
     return 130 if stopped else int(any("error" in row for row in done))
+
+
+def winner(row, reduction):
+    """(ballots, winner): for each answer's canonical form the [(score, completion)] that vote for it; of those for the
+    answer chosen the completion with the highest score, None if none was."""
+    ballots, answer = {}, row["predictions"]["majority" if reduction is None else "weighted"]
+    for c in row["completions"]:
+        if c["finished"] and c["answer"] is not None:
+            ballots.setdefault(grading.canonical_form(c["answer"]), []).append((reduced(c["scores"], reduction) or 0, c))
+    return ballots, answer and max(ballots[grading.canonical_form(answer)], key=lambda ballot: ballot[0])[1]
 
 
 def vote(row, reduction):
@@ -548,17 +592,12 @@ def vote(row, reduction):
     if "error" in row:
         return f"Failed: {row['error']}"
     rule = "majority" if reduction is None else "weighted"
-    answer, ballots = row["predictions"][rule], {}  # canonical form: [(score, completion)]
-    if answer is None:
+    ballots, best = winner(row, reduction)
+    if best is None:
         return f"No answer: of {len(row['completions'])} completions none is finished, states one and may vote."
-    for c in row["completions"]:
-        if c["finished"] and c["answer"] is not None:
-            ballot = reduced(c["scores"], reduction) or 0, c
-            ballots.setdefault(grading.canonical_form(c["answer"]), []).append(ballot)
-    best = max(ballots[grading.canonical_form(answer)], key=lambda ballot: ballot[0])[1]
     tally = sorted(((sum(score for score, _ in ballot), len(ballot), ballot[0][1]["answer"])
                     for ballot in ballots.values()), reverse=True)
-    return "\n".join([best["text"].strip(), "", f"Answer: {answer}", "", f"  votes    scores  answer ({rule} wins)"]
+    return "\n".join([best["text"].strip(), "", f"Answer: {row['predictions'][rule]}", "", f"  votes    scores  answer ({rule} wins)"]
                      + [f"{count:7} {score:9.3f}  {text}" for score, count, text in tally])
 
 
@@ -598,6 +637,7 @@ def table(args, done, total):
     lines += [f"peak memory {memory / 2**30:.2f} GiB (of this process)", f"results in {args.output}"]
     launcher = "python" if WORLD == 1 else f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', WORLD)} --"
     command = f"{launcher} {shlex.join(argument for argument in sys.argv if argument != '--overwrite')}"
+    command = re.sub(r" --trace[ =]('[^']*'|\S+)", "", command)  # what is solved cannot be drawn any more
     if len(solved) == wanted:
         command = re.sub(r" --limit[ =]\d+", "", command) + f" --limit {min(2 * wanted, total)}"
     return "\n".join(line.rstrip() for line in lines + [f"to go on: {command}"] * (len(solved) < total))

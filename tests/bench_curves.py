@@ -4,7 +4,7 @@
     python tests/bench_curves.py          # about an hour on 2 CPU cores; give the command again and it goes on
 
 Runs the scripts themselves (n = 4, 16, 64; seeds 0, 1, 2; the first 200 problems), each into a file of its own in
-runs/curves, and writes results/curves.md and results/curves.png. Majority voting and best-of-N run at the largest n
+runs/curves, and writes results/curves.md, results/curves.png and for each script results/curves-SCRIPT.png. Majority voting and best-of-N run at the largest n
 only: what they would give at a smaller n is the mean over random subsets of their samples. Both draw the same samples
 from the same seed (which is checked on the first), so majority.py runs for one seed, to learn its cost.
 
@@ -168,6 +168,8 @@ def report(results, args):
     top = max(args.n)
     seeds_of = lambda script, n: [results[script, n, seed] for seed in args.seeds if (script, n, seed) in results]
     curves = defaultdict(list)  # name -> [(n, FLOPs, accuracy, standard error, cost, seeds)]
+    levels = defaultdict(dict)  # name -> {n: [accuracy at level 1, ...]}
+    at_level = lambda rows_of_seeds, level: [[row for row in rows if row["level"] == level] for rows in rows_of_seeds]
     sampled = seeds_of("best_of_n", top)
     powers = [2 ** i for i in range(int(math.log2(top)) + 1)]
     votes = seeds_of("majority", top)
@@ -178,12 +180,14 @@ def report(results, args):
             spent = cost(paid, n / top)
             accuracy = by_problem(sampled, lambda row: subset_accuracy(row, n, rule))
             curves[name].append((n, spent["flops"], *accuracy, spent, len(sampled)))
+            levels[name][n] = [by_problem(at_level(sampled, level), lambda row: subset_accuracy(row, n, rule))[0] for level in LEVELS]
     for script in TREES:
         for n in sorted(args.n):
             if rows := seeds_of(script, n):
                 spent = cost(rows)
                 for rule in ("best", "weighted"):
                     curves[f"{script}, {rule}"].append((n, spent["flops"], *by_problem(rows, lambda row: row["correct"][rule]), spent, len(rows)))
+                    levels[f"{script}, {rule}"][n] = [by_problem(at_level(rows, level), lambda row: row["correct"][rule])[0] for level in LEVELS]
 
     commits = defaultdict(set)  # of the scripts' runs
     for script, n, seed in results:
@@ -195,8 +199,19 @@ def report(results, args):
         f"`python {' '.join([os.path.relpath(sys.argv[0], ROOT), *[a for a in sys.argv[1:] if a != '--report-only']])}` at commit {commit}",
         f"({count} problems, seeds {', '.join(map(str, args.seeds))}, temperature 0.8, M = 4; CPU, float32). "
         "+- is one standard error over problems.", "",
-        "![accuracy against n and against FLOPs](curves.png)", "",
-        "Accuracy in percent:", "",
+        "![accuracy against n and against FLOPs](curves.png)", "", "In short, accuracy in percent:", "",
+        "| | " + " | ".join(f"N = {n}" for n in sorted(args.n)) + f" | GFLOP a problem at N = {', '.join(map(str, sorted(args.n)))} |",
+        "|---|" + "---:|" * (len(args.n) + 1),
+    ]
+    for name, (title, *_) in STYLE.items():
+        points = {n: (f"{100 * a:.1f} ± {100 * e:.1f}", f"{flops / 1e9:.1f}") for n, flops, a, e, *_ in curves[name] if n in args.n}
+        lines.append(f"| {title} | " + " | ".join(accuracy for accuracy, _ in points.values()) + f" | {', '.join(flops for _, flops in points.values())} |")
+    lines += ["", f"By level of difficulty (1 to 5; {count // len(LEVELS)} problems each, so one standard error is up to 7 points), in percent:", "",
+              "| | " + " | ".join(f"N = {n}, levels 1 to 5" for n in sorted(args.n)) + " |", "|---|" + "---|" * len(args.n)]
+    for name, (title, *_) in STYLE.items():
+        lines.append(f"| {title} | " + " | ".join(" ".join(f"{100 * a:.1f}" for a in levels[name][n]) for n in sorted(args.n) if n in levels[name]) + " |")
+    lines += [
+        "", "All rules, accuracy in percent:", "",
         "| | " + " | ".join(f"n = {n}" for n in powers) + " |", "|---|" + "---:|" * len(powers),
     ]
     for name, points in curves.items():
@@ -232,18 +247,21 @@ def report(results, args):
                  f"{100 * mean(s > 0.5 for s in right):.1f} % of right steps and stops {100 * mean(s <= 0.5 for s in wrong):.1f} % of wrong ones.")
     if greedy := results.get(("greedy", 1, 0)):
         lines.append(f"- Greedy decoding: {100 * mean(row['correct']['majority'] for row in greedy):.1f} %.")
-    levels = [f"level {level} {100 * by_problem([[r for r in rows if r['level'] == level] for rows in sampled], lambda row: coverage(row, 1))[0]:.0f}" for level in range(1, 6)]
-    lines.append(f"- pass@1 by level, percent: {', '.join(levels)}.")
+    once = [f"level {level} {100 * by_problem(at_level(sampled, level), lambda row: coverage(row, 1))[0]:.0f}" for level in LEVELS]
+    lines.append(f"- pass@1 by level, percent: {', '.join(once)}.")
     (ROOT / "results").mkdir(exist_ok=True)
     (ROOT / "results/curves.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     draw(curves, results.get(("greedy", 1, 0)), ROOT / "results/curves.png")
+    for name, script in zip(STYLE, ["majority", "best_of_n", *TREES]):
+        draw_one(name, curves, levels, sorted(args.n), ROOT / f"results/curves-{script}.png")
 
 
+LEVELS = range(1, 6)
 STYLE = {  # colours that also differ for the colour-blind (Okabe and Ito 2008)
-    "majority": ("majority vote", "#7f7f7f", "s", "--"), "best-of-N, weighted": ("best-of-N, weighted", "#E69F00", "D", "--"),
-    "beam, weighted": ("beam search", "#56B4E9", "^", "-"), "dvts, weighted": ("DVTS", "#D55E00", "o", "-"),
-    "rebase, weighted": ("REBASE", "#009E73", "v", "-"),
+    "majority": ("majority vote", "#7f7f7f", "s", "--"), "best-of-N, weighted": ("best-of-N, weighted vote", "#E69F00", "D", "--"),
+    "beam, weighted": ("beam search, weighted vote", "#56B4E9", "^", "-"), "dvts, weighted": ("DVTS, weighted vote", "#D55E00", "o", "-"),
+    "rebase, weighted": ("REBASE, weighted vote", "#009E73", "v", "-"),
 }
 
 
@@ -269,6 +287,38 @@ def draw(curves, greedy, file):
     axes[0].set_ylabel("right answers, %")
     axes[0].legend(frameon=False, loc="lower right")
     figure.savefig(file, dpi=150)
+
+
+def draw_one(name, curves, levels, wanted, file):
+    """One strategy: its curve among the others' in grey, and what more samples bring at each level of difficulty."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    title, color, marker, _ = STYLE[name]
+    figure, (axis, bars) = plt.subplots(1, 2, figsize=(9, 2.8), width_ratios=[1.1, 1], layout="constrained")
+    for other, points in curves.items():
+        if other in STYLE and other != name:
+            axis.plot([p[0] for p in points], [100 * p[2] for p in points], color="#cccccc", linewidth=1.5)
+    points = curves[name]
+    axis.errorbar([p[0] for p in points], [100 * p[2] for p in points], [100 * p[3] for p in points], color=color, marker=marker, linewidth=2, capsize=2)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
+    axis.set_xlabel("N")
+    axis.set_ylabel("right answers, %")
+    axis.set_title(f"{title}, the others in grey", fontsize=10, loc="left")
+    shown = [n for n in wanted if n in levels[name]]
+    for i, n in enumerate(shown):
+        bars.bar([level + 0.27 * (i - (len(shown) - 1) / 2) for level in LEVELS], [100 * a for a in levels[name][n]], 0.25, color=color,
+                 alpha=(i + 1) / len(shown), label=f"N = {n}")
+    bars.set_xticks(LEVELS)
+    bars.set_xlabel("level of difficulty")
+    bars.set_ylim(0, 100)
+    bars.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    for each in (axis, bars):
+        each.grid(alpha=0.25, axis="y")
+        each.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=110)
 
 
 if __name__ == "__main__":

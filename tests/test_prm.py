@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from common import chat
-from common.prm import PACK_TOKENS, PRM, RLHFlow, pack
+from common.prm import Scorer, PACK_TOKENS, PRM, RLHFlow, pack
 
 PROBLEM = "Start with 12. Add 5, multiply by 2. What is the result?"
 STEPS = ["## Step 1: Add 5\n$12+5=17$\n\n", "## Step 2: Multiply by 2\n$17\\times2=34$\n\n", "Therefore, the final answer is: $\\boxed{34}$. I hope it is correct."]
@@ -247,3 +247,13 @@ def test_a_tokenizer_that_joins_tokens_over_the_edge_of_a_turn_is_refused(pair):
     joined.add_tokens("Add+")
     with pytest.raises(ValueError, match="single tokens"):
         RLHFlow(joined, prm.model, None)
+
+
+def test_any_function_in_a_prms_place():
+    asked = []
+    judge = Scorer(lambda problem, steps: asked.append((problem, *steps)) or len(steps) / 10)
+    judge.start(["p", "q"])
+    assert judge.score([1, 0, 1], ["a\n\n", "b\n\nc", " \n"]) == [[0.1], [0.1, 0.2], []]
+    assert asked == [("q", "a"), ("p", "b"), ("p", "b", "c")]
+    assert judge.peek(["x", "", "y"]) == [[0.2], [], [0.1]] and asked[3:] == [("q", "a", "x"), ("q", "y")]
+    assert judge.score([1, 0], ["d", "e"]) == [[0.3], [0.2]] and asked[5:] == [("p", "b", "c", "d"), ("q", "a", "e")]

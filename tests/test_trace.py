@@ -1,0 +1,149 @@
+"""`--trace`: the tree that is drawn is the search that was made, and the page works in a browser.
+
+The browser test needs Chromium with its driver and Selenium (`apt install chromium chromium-driver`, `pip install
+selenium==4.51.0`), and is skipped where they are not.
+"""
+
+import json
+import math
+import re
+import shutil
+
+import pytest
+from test_cli import in_process, rows_of, run
+
+from common import trace
+
+
+def data(page):
+    """What the page was given to draw."""
+    return json.loads(re.search(r"const trace = (.*);", page.read_text())[1])
+
+
+def way(nodes, node):
+    return [] if node is None else [*way(nodes, nodes[node]["parent"]), node]
+
+
+def test_trees_of_a_history():
+    history = [
+        ([0, 1, 1], ["## a", "b\n\n", "c"], [[0.5], [0.25], [math.nan]]),  # of problem 0 one step, of problem 1 two
+        ([1, 1, 0, 2], ["d", "  ", "e\n\nf", "g"], [[0.1], [], [0.2, 0.3], [0.4]]),
+    ]
+    assert trace.trees(2, history) == [
+        [dict(parent=None, text="## a", score=0.5), dict(parent=0, text="e", score=0.2), dict(parent=1, text="f", score=0.3)],
+        [dict(parent=None, text="b", score=0.25), dict(parent=None, text="c", score=None),
+         dict(parent=0, text="d", score=0.1), dict(parent=0, text="", score=None), dict(parent=1, text="g", score=0.4)],
+    ]
+
+
+def test_completions_are_found_in_the_tree():
+    nodes = trace.trees(1, [([0] * 5, ["a\n\nb 1", "a\n\nb 1", "a\n\nb 2", "a", "a\n\nb 3"], [[1, 1], [1, 1], [1, 1], [1], [1, 1]])])[0]
+    found = [dict(text="a\n\nb 1", finished=True, answer="1"), dict(text="a\n\nb 2", finished=True, answer="2"),
+             dict(text="a\n\nb 3", finished=False, answer=None)]
+    row = dict(id="x", problem="p", answer="1", completions=found, predictions=dict(weighted="1"), correct=dict(weighted=True))
+    leaves = {i: node for i, node in enumerate(trace.search(row, nodes, found[0])["nodes"]) if "finished" in node}
+    assert [(i, leaf["answer"], leaf["right"], leaf["again"], leaf["won"]) for i, leaf in leaves.items()] == [
+        (1, "1", True, False, True), (3, "1", True, True, False), (5, "2", False, False, False), (8, None, None, False, False)]
+    assert [leaf["finished"] for leaf in leaves.values()] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py"])
+def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
+    """Every completion of the result file is a leaf with its scores, and everything else a parent or turned down."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["--n", "8", "--limit", "3", "--output", "out.jsonl", "--trace", "tree.html"]
+    monkeypatch.setattr("sys.argv", [script, *flags])
+    assert in_process(script, *flags) == 0
+    printed = capsys.readouterr().out
+    assert "trees in tree.html" in printed and "--trace" not in printed.split("to go on:")[1]
+    searches, rows = data(tmp_path / "tree.html")["searches"], rows_of(tmp_path / "out.jsonl")[1:]
+    assert [search["id"] for search in searches] == [row["id"] for row in rows]
+    for search, row in zip(searches, rows):
+        nodes = search["nodes"]
+        leaves = [i for i, node in enumerate(nodes) if "finished" in node and not node["again"]]
+        drawn = sorted((node["answer"], [nodes[j]["score"] for j in way(nodes, i)]) for i in leaves for node in [nodes[i]])
+        assert drawn == sorted((c["answer"], [round(score, 4) for score in c["scores"]]) for c in row["completions"])
+        assert sum(node.get("won", False) for node in nodes) == 1
+        won = next(node for node in nodes if node.get("won"))
+        assert won["answer"] == row["predictions"]["weighted"] and won["right"] == row["correct"]["weighted"]
+        depths = [len(way(nodes, i)) for i in range(len(nodes))]
+        # Eight rows a depth until the first solution; a tree that is pruned has leaves which are no solution.
+        assert depths.count(1) == 8 and (script == "best_of_n.py" or depths.count(2) <= 8)
+
+
+def test_one_question_can_be_drawn(tmp_path):
+    done = run("dvts.py", "--n", 4, "--problem", "Start with 12. Add 5. What is the result?", "--trace", "one.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (search,) = data(tmp_path / "one.html")["searches"]
+    assert search["answer"] is None and search["right"] is None and f"Answer: {search['prediction']}" in done.stdout
+
+
+@pytest.mark.parametrize("flags, fault", [
+    (["--trace", "tree.txt"], "ends in .html"),
+    (["--trace", "no/such/folder/tree.html"], "No such file or directory"),
+    (["--trace", "again.html", "--output", "solved.jsonl"], "solved in solved.jsonl already: add --overwrite"),
+])
+def test_what_is_refused(flags, fault, tmp_path):
+    if "solved.jsonl" in flags:
+        assert run("dvts.py", "--n", 2, "--limit", 1, "--output", "solved.jsonl", cwd=tmp_path).returncode == 0
+    done = run("dvts.py", "--n", 2, "--limit", 1, *flags, cwd=tmp_path)
+    assert done.returncode == 2 and fault in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "again.html").exists()
+
+
+def test_the_trees_of_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = run("dvts.py", "--n", 2, "--limit", 1, "--trace", "tree.html", cwd=tmp_path)
+    assert done.returncode == 2 and "start the script by python" in done.stderr
+
+
+HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
+
+
+def test_the_page_in_a_browser(tmp_path):
+    """Load it, look, click on a step that was turned down, and go to the next problem; model text stays text."""
+    pytest.importorskip("selenium", reason="needs `pip install selenium==4.51.0`")
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+        pytest.skip("needs `apt install chromium chromium-driver`")
+    nodes = trace.trees(1, [([0, 0, 0], ["good", HOSTILE, "fair"], [[0.9], [0.1], [math.nan]]),
+                            ([0, 0], ["So $\\boxed{7}$", "So $\\boxed{8}$"], [[0.95], [0.2]])])[0]
+    completions = [dict(text=f"good\n\nSo $\\boxed{{{a}}}$", finished=True, answer=a) for a in "78"]
+    row = dict(id="first", problem=HOSTILE, answer="7", completions=completions, predictions=dict(weighted="7"), correct=dict(weighted=True))
+    second = dict(id="second", problem="Second?", answer=None, prediction=None, right=None, nodes=[])
+    trace.write(tmp_path / "tree.html", "dvts.py --n 3", [trace.search(row, nodes, completions[0]), second])
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+                 "--window-size=1400,900", f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        browser.get((tmp_path / "tree.html").as_uri())
+        find = lambda css: browser.find_element(By.CSS_SELECTOR, css)
+        node = lambda index: find(f"[data-node='{index}']")
+        assert browser.title == "Search trace" and len(browser.find_elements(By.CSS_SELECTOR, "[data-node]")) == 5
+        assert find("#problem").text == HOSTILE
+        assert "7 ✓" in find("#facts").text and "5 steps sampled, 2 solutions" in find("#facts").text
+        assert "the one chosen" in find("#side").text  # what won is picked to begin with
+        classes = [set(node(i).get_attribute("class").split()) for i in range(5)]
+        assert ["won" in c for c in classes] == [True, False, False, True, False]
+        assert ["pruned" in c for c in classes] == [False, True, True, False, False]
+        fill = lambda index: node(index).find_element(By.CSS_SELECTOR, ".dot").value_of_css_property("fill")
+        assert fill(3) != fill(1) != fill(2)
+        node(1).click()
+        assert find("#text").text == HOSTILE and "0.100" in find("#side").text and "picked" in node(1).get_attribute("class")
+        node(4).click()
+        assert "says 8" in find("#side").text and "good" in find("#side").text  # the way here
+        find("#after").click()
+        assert find("#problem").text == "Second?" and not browser.find_elements(By.CSS_SELECTOR, "[data-node]")
+        find("#after").click()
+        assert find("#problem").text == HOSTILE and browser.title == "Search trace"
+        assert browser.get_log("browser") == []  # neither an error nor a request that failed
+        assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    finally:
+        browser.quit()
