@@ -520,6 +520,7 @@ def work(args, solve, meters, problems):
             bar.set_postfix_str(f"step {step}, {alive} rows, {sum(right)} right, {speed:.0f} tokens/s", refresh=False)
             bar.update(0)
         for batch in share:
+            bar.set_description_str(printable(batch[0]["id"]) + " ..." * (len(batch) > 1), refresh=False)
             rows = attempt(args, solve, meters, batch, on_step)
             append(file, *rows)
             tokens += sum(row.get("usage", {}).get("generated_tokens", 0) for row in rows)
@@ -615,7 +616,8 @@ def table(args, done, total):
     lines = [f"{len(done)} of {wanted} problems done, {len(done) - len(solved)} of them failed"]
     if solved:
         rules, levels = solved[0]["predictions"], sorted({str(row["level"]) for row in done} - {"None"})
-        lines.append("accuracy, %   " + "".join(f"{rule:<21}" for rule in rules))
+        lines.append("accuracy, % [95 % interval]" + ", in all and by level" * bool(levels))
+        lines.append(" " * 14 + "".join(f"{rule:<21}" for rule in rules))
         for level in ["all", *(levels if len(levels) < 10 else [])]:
             group = [row for row in done if level in ("all", str(row["level"]))]
             lines.append(f"  {level:<12}")
@@ -626,8 +628,8 @@ def table(args, done, total):
         completions = [completion for row in solved for completion in row["completions"]]
         finished, bad = sum(c["finished"] for c in completions), sum(None in c["scores"] for c in completions)
         mean = {key: sum(row["usage"][key] for row in solved) / len(solved) for key in solved[0]["usage"]}
-        mean |= {"finished": finished / len(solved), "cut": (len(completions) - finished) / len(solved)}
-        cost = ("a problem: {finished:.1f} completions finished, {cut:.1f} cut; {flops:.3g} FLOPs, {seconds:.2f} s\n"
+        mean |= {"gflop": mean["flops"] / 1e9, "finished": finished / len(solved), "cut": (len(completions) - finished) / len(solved)}
+        cost = ("a problem: {finished:.1f} completions finished, {cut:.1f} cut; {gflop:,.1f} GFLOP, {seconds:.2f} s\n"
                 "  {generated_tokens:,.0f} tokens generated, {policy_tokens:,.0f} forwarded by the policy")
         lines.append((cost + ", {prm_tokens:,.0f} by the PRM" * ("best" in rules)).format(**mean))
         lines += [f"{bad} completions had NaN or infinite scores, and no say in best and weighted"] * (bad > 0)

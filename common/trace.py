@@ -50,8 +50,9 @@ def search(row: dict, nodes: list[dict], winner: dict | None) -> dict:
             again = seen[text] >= len(ended[text])  # beam search returns a solution once, however often it was found
             completion = ended[text][0 if again else seen[text]]
             seen[text] += 1
-            right = None if gold is None or completion["answer"] is None else grading.is_correct(completion["answer"], gold)
-            node |= dict(finished=completion["finished"], answer=completion["answer"], right=right, again=again, won=completion is winner and not again)
+            answer, won = completion["answer"], completion is winner and not again
+            right = None if gold is None or answer is None else grading.is_correct(answer, gold)
+            node |= dict(finished=completion["finished"], answer=answer, right=right, again=again, won=won)
     return dict(id=row["id"], problem=row["problem"], answer=gold, prediction=row["predictions"]["weighted"],
                 right=row["correct"].get("weighted"), nodes=nodes)
 

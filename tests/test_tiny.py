@@ -14,7 +14,7 @@ from tiny import task
 from tiny.tokenizer import build_tokenizer
 from tiny.train import corrupt, test_problems as make_test_problems, training_problem, write_problems
 
-CHAIN = task.Problem(2, [("+", 12), ("*", 2), ("/", 8)], [Fraction(v) for v in (34, 46, 92)] + [Fraction(23, 2)], "")
+CHAIN = task.Problem([("+", 12), ("*", 2), ("/", 8)], [Fraction(v) for v in (34, 46, 92)] + [Fraction(23, 2)], "")
 
 
 @pytest.mark.parametrize("steps, labels", [
@@ -33,8 +33,7 @@ def test_problems_are_what_they_say():
     rng, corrupted = random.Random(0), 0
     for _ in range(500):
         problem = task.make_problem(rng)
-        low, high = task.OPERATIONS_AT_LEVEL[problem.level]
-        assert low <= len(problem.operations) <= high
+        assert 2 <= len(problem.operations) <= 8 and problem.level == task.LEVEL[len(problem.operations)]
         value = problem.values[0]
         for (sign, operand), after in zip(problem.operations, problem.values[1:]):
             value = task.calculate(value, sign, operand)
@@ -55,9 +54,9 @@ def test_the_bundled_problems_are_held_out(tmp_path):
     texts = {problem.text for problem in problems}
     assert len(texts) == len(problems) == 500
     rng = random.Random(0)
-    assert not any(training_problem(rng, texts, level=1, length=1).text in texts for _ in range(3000))
+    assert not any(training_problem(rng, texts, group=1, length=1).text in texts for _ in range(3000))
     rows = [json.loads(line) for line in (ROOT / "tiny/problems.jsonl").open()]
-    assert [row["level"] for row in rows[:10]] == [1, 2, 3, 4, 5] * 2
+    assert [row["level"] for row in rows[:200]] == [1, 2, 3, 4, 5] * 40
 
 
 def test_the_tokenizer_is_rebuilt_to_the_letter_and_has_llamas_habits(tmp_path):

@@ -18,7 +18,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-OPERATIONS_AT_LEVEL = {1: (2, 2), 2: (3, 4), 3: (5, 5), 4: (6, 7), 5: (8, 8)}
+GROUPS = {1: (2, 2), 2: (3, 4), 3: (5, 5), 4: (6, 7), 5: (8, 8)}  # fewest and most operations: training draws by group,
+LEVEL = {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 4, 8: 5}  # tests are told apart by level, of which more are long
 LARGEST = 99
 
 SIGN = {"+": "+", "-": "-", "*": "\\times", "/": "\\div"}
@@ -36,7 +37,6 @@ PHRASES = {
 
 @dataclass
 class Problem:
-    level: int
     operations: list  # (one of + - * /, operand), in order
     values: list  # the number before the first operation, then after each: one more than operations
     text: str
@@ -45,12 +45,16 @@ class Problem:
     def answer(self) -> Fraction:
         return self.values[-1]
 
+    @property
+    def level(self) -> int:
+        return LEVEL[len(self.operations)]
 
-def make_problem(rng: random.Random, level: int | None = None, length: int | None = None) -> Problem:
-    level = level or rng.randint(1, 5)
-    operations, values = make_chain(rng, length or rng.randint(*OPERATIONS_AT_LEVEL[level]))
+
+def make_problem(rng: random.Random, group: int | None = None, length: int | None = None) -> Problem:
+    group = group or rng.randint(1, 5)
+    operations, values = make_chain(rng, length or rng.randint(*GROUPS[group]))
     tell = rng.choice([tell_story, tell_expression, tell_recipe])
-    return Problem(level, operations, values, tell(rng, operations, values))
+    return Problem(operations, values, tell(rng, operations, values))
 
 
 def make_chain(rng, length):

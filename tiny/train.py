@@ -21,6 +21,7 @@ import json
 import random
 import time
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -78,12 +79,13 @@ def main():
 
 
 def test_problems(seed: int) -> list[task.Problem]:
-    """Distinct problems, the five levels in turn, so that any first K of them are balanced."""
-    rng, problems = random.Random(f"test {seed}"), {}
-    while len(problems) < TEST_PROBLEMS:
-        problem = task.make_problem(rng, level=1 + len(problems) % 5)
-        problems.setdefault(problem.text, problem)
-    return list(problems.values())
+    """Distinct problems, the five levels in turn while they last: any first K of them are balanced, for K up to 210."""
+    rng, drawn = random.Random(f"test {seed}"), {}
+    while len(drawn) < TEST_PROBLEMS:
+        problem = task.make_problem(rng, group=1 + len(drawn) % 5)
+        drawn.setdefault(problem.text, problem)
+    levels = [[problem for problem in drawn.values() if problem.level == level] for level in sorted(set(task.LEVEL.values()))]
+    return [problem for turn in zip_longest(*levels) for problem in turn if problem]
 
 
 def write_problems(problems, path: Path):
@@ -179,12 +181,12 @@ def train_writer(name, model, tokenizer, held_out, args, *, steps, batch, drills
     bar = trange(steps, desc=name)
     for step in bar:
         rows, targets = [], []
-        drilling, level = rng.random() < drills, rng.choice([1, 2, 3, 3, 4, 4, 5, 5])
+        drilling, group = rng.random() < drills, rng.choice([1, 2, 3, 3, 4, 4, 5, 5])
         for _ in range(batch):
             if drilling:
                 prompt, ids = [], drill(rng, tokenizer)
             else:
-                problem = training_problem(rng, held_out, level=level)
+                problem = training_problem(rng, held_out, group=group)
                 prompt = chat.encode_prompt(tokenizer, problem.text)
                 ids = chat.encode(tokenizer, "\n\n".join(task.write_solution(rng, problem))) + [tokenizer.eos_token_id]
             rows.append(prompt + ids)
@@ -201,13 +203,13 @@ def train_writer(name, model, tokenizer, held_out, args, *, steps, batch, drills
 
 @torch.inference_mode()
 def sample_rollouts(policy, tokenizer, held_out, seed, count, batch=64, samples=4) -> dict:
-    """Level -> list of (problem, steps) as the policy writes them at temperature 1."""
-    rng, rollouts = random.Random(f"rollouts {seed}"), {level: [] for level in range(1, 6)}
+    """Group -> list of (problem, steps) as the policy writes them at temperature 1."""
+    rng, rollouts = random.Random(f"rollouts {seed}"), {group: [] for group in task.GROUPS}
     batch = min(batch, max(1, count // 5))
     policy.eval()
     for start in trange(0, count, batch, desc="rollouts"):
-        level = 1 + start // batch % 5
-        problems = [training_problem(rng, held_out, level=level) for _ in range(min(batch, count - start))]
+        group = 1 + start // batch % 5
+        problems = [training_problem(rng, held_out, group=group) for _ in range(min(batch, count - start))]
         prompts = [chat.encode_prompt(tokenizer, p.text) for p in problems]
         longest = max(map(len, prompts))
         ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts], device=DEVICE)
@@ -215,7 +217,7 @@ def sample_rollouts(policy, tokenizer, held_out, seed, count, batch=64, samples=
             ids, attention_mask=(ids != tokenizer.pad_token_id).long(), do_sample=True, top_k=0, max_new_tokens=320, num_return_sequences=samples
         )
         for i, text in enumerate(tokenizer.batch_decode(sampled[:, longest:], skip_special_tokens=True)):
-            rollouts[level].append((problems[i // samples], text.split("\n\n")))
+            rollouts[group].append((problems[i // samples], text.split("\n\n")))
     policy.train()
     return rollouts
 
@@ -242,13 +244,13 @@ def train_prm(model, tokenizer, rollouts, held_out, args, *, steps, batch, drill
         else:
             # Single calculations at first, then ever more chains: what is wrong is learned where it is plain to see.
             short = rng.random() < max(0.15, 0.8 - 1.3 * step / steps)
-            level = 1 if short else rng.choice([2, 3, 4, 5, 5])
+            group = 1 if short else rng.choice([2, 3, 4, 5, 5])
             dialogues = []
             for _ in range(batch):
                 if not short and rng.random() < 0.4:
-                    problem, solution = rng.choice(rollouts[level])
+                    problem, solution = rng.choice(rollouts[group])
                 else:
-                    problem = training_problem(rng, held_out, level=level, length=1 if short else None)
+                    problem = training_problem(rng, held_out, group=group, length=1 if short else None)
                     solution = task.write_solution(rng, problem) if rng.random() < 0.4 else corrupt(rng, problem)
                 dialogues.append(writer.write(problem, solution))
 
