@@ -18,6 +18,7 @@ from transformers.utils import logging
 from common import chat
 
 PACK_TOKENS = 512  # siblings share a row up to this length: beyond it, masked-out attention between them costs too much
+BATCH_TOKENS = 256  # so much padding is worth another batch: a GPU computes about as long on it as it reads an 8B model's weights
 
 
 # --- families: token ids of opening(problem) and turn(step, number), and score(hidden) at a turn's last token: [n, h] -> [n] ---
@@ -305,24 +306,24 @@ class PRM:
 
     def _forward_in_batches(self, ids, position, due, keep):
         """As many rows at a time as memory allows, half of that if it was too many. All [R, L]; returns scores where due, else 0."""
-        (R, L), done = ids.shape, 0
+        (R, L), done, fit = ids.shape, 0, len(ids)
         self.new = [tuple(kv.new_zeros(R, kv.shape[1], L, kv.shape[3]) for kv in layer) for layer in self.prefix] if keep else []
-        scores, size = torch.zeros(R, L, device=ids.device), self._rows_at_once(R, L)
+        scores, lengths = torch.zeros(R, L, device=ids.device), (self.child >= 0).sum(1).clamp(min=1).tolist()
         while done < R:
-            size = min(size, R - done)
-            rows = slice(done, done + size)
+            size = min(fit, self._rows_at_once(alike(lengths[done:]), lengths[done]))
+            slots = slice(done, done + size), slice(lengths[done])
             try:
-                scores[rows] = self._forward(rows, ids[rows], position[rows], due[rows])
+                scores[slots] = self._forward(*slots, ids[slots], position[slots], due[slots])
                 done += size
             except torch.cuda.OutOfMemoryError:
                 if size == 1:
                     raise
-                size = (size + 1) // 2
+                fit = (size + 1) // 2
         return scores
 
-    def _forward(self, rows, ids, position, due):
-        """Scores of one batch of rows; new keys and values go into self.new. Prefixes are copied for these rows only."""
-        cache, owner, child, T = DynamicCache(), self.owner[rows], self.child[rows], self.mask.shape[1]
+    def _forward(self, rows, new, ids, position, due):
+        """Scores of one batch, slots `new` of `rows`; keys and values go into self.new. Prefixes are copied for these rows only."""
+        cache, owner, child, T = DynamicCache(), self.owner[rows], self.child[rows, new], self.mask.shape[1]
         for layer, (keys, values) in enumerate(self.prefix):
             cache.update(keys[owner], values[owner], layer)
         # A token sees its parent's whole prefix and, behind it, what its own child wrote before it.
@@ -330,7 +331,7 @@ class PRM:
         seen = torch.cat([self.mask[owner, None].expand(-1, ids.shape[1], -1), own], 2)  # [rows, L, T + L]
         output = self.model(ids, attention_mask=seen[:, None], position_ids=position, past_key_values=cache, use_cache=True)
         for (keys, values), layer in zip(self.new, cache.layers):
-            keys[rows], values[rows] = layer.keys[:, :, T:], layer.values[:, :, T:]
+            keys[rows, :, new], values[rows, :, new] = layer.keys[:, :, T:], layer.values[:, :, T:]
         return torch.zeros(ids.shape, device=ids.device).masked_scatter(due, self.family.score(output.last_hidden_state[due].float()))
 
     def _rows_at_once(self, R: int, L: int) -> int:
@@ -374,7 +375,7 @@ def split_steps(text: str) -> list[str]:
 
 
 def pack(parents: list[int], segments: list[list[int]]) -> list[tuple[int, list[int]]]:
-    """Distribute children over rows, siblings together: [(parent, children)].
+    """Distribute children over rows, siblings together: [(parent, children)], the longest row first.
 
     A row takes about as many tokens as a parent's children have on average, so that a parent with many children gets
     several rows and one with a single child does not make a row of padding.
@@ -390,7 +391,13 @@ def pack(parents: list[int], segments: list[list[int]]) -> list[tuple[int, list[
                 used = 0
             rows[-1][1].append(child)
             used += len(segments[child])
-    return rows
+    return sorted(rows, key=lambda row: -sum(len(segments[c]) for c in row[1]))
+
+
+def alike(lengths: list[int]) -> int:
+    """How many rows, longest first, to push through the model together before the padding behind is worth another batch."""
+    saved = ((lengths[0] - length) * (len(lengths) - row) for row, length in enumerate(lengths))  # by a batch that begins here
+    return next((row for row, slots in enumerate(saved) if slots > BATCH_TOKENS), len(lengths))
 
 
 def lay_out(packs, segments: list[list[int]]):

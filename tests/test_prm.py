@@ -153,7 +153,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_score(pair, monkeypatch):
     finally:
         handle.remove()
     assert max(sizes) > 8 and sizes.count(2) > 8
-    monkeypatch.setattr(prm, "_rows_at_once", lambda R, L: 3)  # what a GPU's estimate would do
+    monkeypatch.setattr(prm, "_rows_at_once", lambda R, L: min(R, 3))  # what a GPU's estimate would do
     assert all(got == pytest.approx(want, abs=1e-5) for got, want in zip(run(), expected, strict=True))
 
 
@@ -208,6 +208,26 @@ def test_children_that_are_not_kept_have_the_same_scores_and_no_children(pair):
         prm.score([0], [STEPS[1]])
 
 
+def test_short_rows_are_not_padded_to_the_longest(pair):
+    """Steps of 1 to 64 sentences: hardly more goes through the model than there is, and children go on from all of them.
+
+    Steps that differ by less than another batch costs are one batch."""
+    prm, batches = pair[2], []
+    uneven, even = ["Add 5. " * 2 ** i for i in range(7)], ["Add 5. " * i for i in range(1, 8)]
+    handle = prm.model.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].numel()))
+    try:
+        prm.start([PROBLEM] * 7)
+        first = prm.score(list(range(7)), uneven)
+        assert len(batches) > 2 and sum(batches[1:]) < 1.3 * (prm.child >= 0).sum()
+        batches.clear()
+        second = prm.score([6, 0, 3, 5, 1, 4, 2], even)
+        assert len(batches) == 1
+    finally:
+        handle.remove()
+    for i, step, scores in zip([6, 0, 3, 5, 1, 4, 2], even, second):
+        assert first[i] + scores == pytest.approx(full_score(prm, PROBLEM, [uneven[i], step]), abs=1e-4)
+
+
 def test_pack_keeps_families_together_and_rows_short():
     rng = random.Random(1)
     for _ in range(300):
@@ -215,6 +235,8 @@ def test_pack_keeps_families_together_and_rows_short():
         segments = [[0] * rng.choice([0, 1, 30, 700]) for _ in parents]
         rows = pack(parents, segments)
         assert sorted(c for _, children in rows for c in children) == list(range(len(parents)))
+        lengths = [sum(len(segments[c]) for c in children) for _, children in rows]
+        assert lengths == sorted(lengths, reverse=True)
         for parent, children in rows:
             assert children and all(parents[c] == parent for c in children)
             assert len(children) == 1 or sum(len(segments[c]) for c in children) <= max(PACK_TOKENS, *map(len, segments))
