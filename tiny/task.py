@@ -14,7 +14,6 @@ for, and writes a fraction at random as \\frac, \\dfrac or decimal, so that equa
 """
 
 import random
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -159,11 +158,3 @@ def label_steps(problem: Problem, steps: list[str]) -> list[bool]:
         right = right and i <= len(problem.operations) and step.strip() in right_steps(problem, i)
         labels.append(right)
     return labels
-
-
-def read_number(text: str) -> Fraction | None:
-    """The value of a number as this task writes it, for example 7, 11.5 or \\dfrac{23}{2}."""
-    fraction = re.fullmatch(r"\\d?frac\{(\d+)\}\{([1-9]\d*)\}", text)
-    if fraction:
-        return Fraction(int(fraction[1]), int(fraction[2]))
-    return Fraction(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
