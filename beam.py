@@ -53,9 +53,6 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from common.chat import encode_prompt
 from common.prm import load_prm
 
-# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
-CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
-
 
 # --- the search -------------------------------------------------------------------------------------------------------
 
@@ -65,7 +62,7 @@ class Node:
     """A partial solution: the steps from the question to here."""
 
     problem: int  # of which of the problems being solved side by side
-    row: int  # its index among the texts last sampled, by which both models know it
+    row: int  # its index in what was last sampled: in prefixes, and among the PRM's children
     tokens: list[int] = field(default_factory=list)  # the policy's own: text is never tokenized again
     scores: list[float] = field(default_factory=list)  # the PRM's, one for each step
     value: float = 0.0  # what the search goes by: the scores reduced to one number
@@ -79,17 +76,17 @@ def beam_search(policy, tokenizer, prm, problems, generators, *,
     """Solve problems side by side. Returns for each its ended Nodes, at most n, finished before cut, then by value; and
     for each the number of tokens sampled.
 
-    policy and tokenizer as load_policy() returns them; generators: a torch.Generator for each problem; reduce(scores) ->
-    value; on_step(step, rows) is called before each step. Fewer than n come back if what was sampled held fewer different
-    solutions. Where M does not divide n, the beams kept share n as evenly as they can. Lookahead's rollouts are no samples
-    and do not count as such.
+    policy and tokenizer as load_policy() returns them; generators: a torch.Generator for each problem, so that what is solved
+    beside it changes nothing; reduce(scores) -> value; on_step(step, rows) is called before each step. Fewer than n come back
+    if what was sampled held fewer different solutions. Where M does not divide n, the beams kept share n as evenly as they
+    can. Lookahead's rollouts are no samples and do not count as such.
     """
     prompts = [encode_prompt(tokenizer, problem) for problem in problems]
     room = [min(max_new_tokens, policy.config.max_position_embeddings - len(prompt)) for prompt in prompts]
-    texts = prefill(policy, prompts)
+    prefixes = prefill(policy, prompts)
     prm.start(problems)
     widths = share(n, max(1, n // beam_width))
-    beams = [[Node(i, i)] * len(widths) for i in range(len(problems))]  # all start at the question
+    beams = [[Node(problem=i, row=i)] * len(widths) for i in range(len(problems))]  # all start at the question
     ended = [{} for _ in problems]  # tokens -> Node: a solution found twice has one vote
     sampled = [0] * len(problems)
 
@@ -100,14 +97,14 @@ def beam_search(policy, tokenizer, prm, problems, generators, *,
         uniforms = torch.stack([torch.rand(max_new_tokens, generator=generators[parent.problem]) for parent in parents])
         left = [room[parent.problem] - len(parent.tokens) for parent in parents]
         ends = step_ends(tokenizer, policy) if step < max_steps else text_ends(policy)
-        steps, texts = sample_steps(policy, texts, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
+        steps, prefixes = sample_steps(policy, prefixes, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
         scores = prm.score(rows, decode(tokenizer, steps))
 
-        children = [grow(policy, reduce, *new) for new in zip(range(len(parents)), parents, steps, scores, left)]
+        children = [grow(policy, reduce, row, *new) for row, new in enumerate(zip(parents, steps, scores, left))]
         if lookahead and step < max_steps:
-            beyond = prm.peek(look_ahead(policy, tokenizer, texts, children, room, lookahead))
+            beyond = prm.peek(look_ahead(policy, tokenizer, prefixes, children, room, lookahead))
             for child, ahead in zip(children, beyond):
-                child.value = worth(child.scores + ahead, reduce)
+                child.value = worth(child.scores + ahead, reduce) if ahead else child.value
         beams = [[] for _ in problems]
         for child, tokens in zip(children, steps):
             sampled[child.problem] += len(tokens)
@@ -143,7 +140,7 @@ def worth(scores, reduce) -> float:
     return reduce(scores) if scores and all(map(math.isfinite, scores)) else -math.inf
 
 
-def look_ahead(policy, tokenizer, texts, children, room, lookahead) -> list[str]:
+def look_ahead(policy, tokenizer, prefixes, children, room, lookahead) -> list[str]:
     """What each child, text i for child i, would write in the next `lookahead` steps at temperature 0; "" if it has ended."""
     beyond, ends = [[] for _ in children], step_ends(tokenizer, policy)
     writing = rows = [i for i, child in enumerate(children) if not (child.finished or child.cut)]
@@ -152,7 +149,7 @@ def look_ahead(policy, tokenizer, texts, children, room, lookahead) -> list[str]
             break
         left = [room[children[i].problem] - len(children[i].tokens) - len(beyond[i]) for i in writing]
         uniforms = torch.zeros(len(rows), max(left))  # greedy sampling does not look at them
-        steps, texts = sample_steps(policy, texts, rows, uniforms, left, ends, temperature=0.0, top_p=1.0)
+        steps, prefixes = sample_steps(policy, prefixes, rows, uniforms, left, ends, temperature=0.0, top_p=1.0)
         for i, step in zip(writing, steps):
             beyond[i] += step
         rows = [row for row, (step, most) in enumerate(zip(steps, left))
@@ -162,6 +159,9 @@ def look_ahead(policy, tokenizer, texts, children, room, lookahead) -> list[str]
 
 
 # --- the policy and its KV cache --------------------------------------------------------------------------------------
+
+# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
+CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
 
 
 def load_policy(folder: str, *, four_bit: bool, device: torch.device):
@@ -183,8 +183,8 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 
 
 @dataclass
-class Texts:
-    r"""Texts being written, and the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
+class Prefixes:
+    r"""Texts to go on from, as the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
     input. With all of them in the cache there would be nothing to feed, and generate() would go wrong without a word.
 
     The N steps sampled from one text share what came before them: a text is a row of each of these pieces, side by side.
@@ -200,7 +200,7 @@ class Texts:
     at_once: int = 1 << 30  # how many may be written side by side; halved when the GPU's memory runs out
 
 
-def prefill(policy, prompts: list[list[int]]) -> Texts:
+def prefill(policy, prompts: list[list[int]]) -> Prefixes:
     """Read each prompt once, however many steps will follow it. Raises ValueError if one is too long for the policy."""
     longest, context = max(map(len, prompts)), policy.config.max_position_embeddings
     if longest >= context:
@@ -211,18 +211,18 @@ def prefill(policy, prompts: list[list[int]]) -> Texts:
     policy.base_model(  # not policy(...): its logits are not needed
         ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position[:, :-1], past_key_values=cache, use_cache=True
     )
-    return Texts([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
+    return Prefixes([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
 
 
-def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
-    """One next step for each of `parents`, indices into texts, which may repeat. Returns (steps, texts with them).
+def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
+    """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
     each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (None is returned).
     """
     distinct = {parent: row for row, parent in enumerate(dict.fromkeys(parents))}
-    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in texts.pieces])
-    rows, last, at_once = [distinct[parent] for parent in parents], texts.last[parents], texts.at_once
+    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in prefixes.pieces])
+    rows, last, at_once = [distinct[parent] for parent in parents], prefixes.last[parents], prefixes.at_once
     uniforms, steps, tails = uniforms.to(policy.device), [], []
     while len(steps) < len(rows):
         batch = slice(len(steps), len(steps) + at_once)
@@ -234,7 +234,7 @@ def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[
             if (at_once := min(at_once, len(rows) - len(steps)) // 2) == 0:
                 raise
     last = torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Texts([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
+    return steps, Prefixes([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
 
 
 def write(policy, copies: list, last, uniforms, left: list[int], ends, temperature, top_p, keep):
@@ -276,7 +276,7 @@ def select(pieces: list):
     """The cache, and its mask, whose row i is row index[i] of each piece (cache, mask, index), side by side.
 
     One gather drops, copies, reorders and joins rows, and closes the holes that padding left in them: nothing attends to it,
-    but it would fill the cache. A stable sort of the mask moves it to the left, and a row's tokens stay in order.
+    but it would fill the cache. A stable sort of the mask moves padding to the left and keeps a row's tokens in order.
     """
     mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
     slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
@@ -385,7 +385,7 @@ def main(args) -> int:
             reduce=runner.REDUCE[args.reduction], on_step=on_step,
         )
         return [
-            [dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished)
+            [dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished, row=node.row)
              for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions
         ], sampled
 

@@ -48,9 +48,6 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from common.chat import encode_prompt
 from common.prm import load_prm
 
-# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
-CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
-
 
 # --- the search -------------------------------------------------------------------------------------------------------
 
@@ -91,6 +88,9 @@ def sample_solutions(policy, tokenizer, problems, generators, *, n, temperature,
 
 # --- the policy and its KV cache --------------------------------------------------------------------------------------
 
+# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
+CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
+
 
 # Copied from beam.py
 def load_policy(folder: str, *, four_bit: bool, device: torch.device):
@@ -113,8 +113,8 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 
 # Copied from beam.py
 @dataclass
-class Texts:
-    r"""Texts being written, and the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
+class Prefixes:
+    r"""Texts to go on from, as the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
     input. With all of them in the cache there would be nothing to feed, and generate() would go wrong without a word.
 
     The N steps sampled from one text share what came before them: a text is a row of each of these pieces, side by side.
@@ -131,7 +131,7 @@ class Texts:
 
 
 # Copied from beam.py
-def prefill(policy, prompts: list[list[int]]) -> Texts:
+def prefill(policy, prompts: list[list[int]]) -> Prefixes:
     """Read each prompt once, however many steps will follow it. Raises ValueError if one is too long for the policy."""
     longest, context = max(map(len, prompts)), policy.config.max_position_embeddings
     if longest >= context:
@@ -142,19 +142,19 @@ def prefill(policy, prompts: list[list[int]]) -> Texts:
     policy.base_model(  # not policy(...): its logits are not needed
         ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position[:, :-1], past_key_values=cache, use_cache=True
     )
-    return Texts([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
+    return Prefixes([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
 
 
 # Copied from beam.py
-def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
-    """One next step for each of `parents`, indices into texts, which may repeat. Returns (steps, texts with them).
+def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
+    """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
     each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (None is returned).
     """
     distinct = {parent: row for row, parent in enumerate(dict.fromkeys(parents))}
-    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in texts.pieces])
-    rows, last, at_once = [distinct[parent] for parent in parents], texts.last[parents], texts.at_once
+    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in prefixes.pieces])
+    rows, last, at_once = [distinct[parent] for parent in parents], prefixes.last[parents], prefixes.at_once
     uniforms, steps, tails = uniforms.to(policy.device), [], []
     while len(steps) < len(rows):
         batch = slice(len(steps), len(steps) + at_once)
@@ -166,7 +166,7 @@ def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[
             if (at_once := min(at_once, len(rows) - len(steps)) // 2) == 0:
                 raise
     last = torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Texts([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
+    return steps, Prefixes([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
 
 
 # Copied from beam.py
@@ -210,7 +210,7 @@ def select(pieces: list):
     """The cache, and its mask, whose row i is row index[i] of each piece (cache, mask, index), side by side.
 
     One gather drops, copies, reorders and joins rows, and closes the holes that padding left in them: nothing attends to it,
-    but it would fill the cache. A stable sort of the mask moves it to the left, and a row's tokens stay in order.
+    but it would fill the cache. A stable sort of the mask moves padding to the left and keeps a row's tokens in order.
     """
     mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
     slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
@@ -313,8 +313,8 @@ def main(args) -> int:
             n=args.n, temperature=args.temperature, top_p=args.top_p, max_new_tokens=args.max_new_tokens, on_step=on_step,
         )
         return [
-            [dict(text=text, scores=steps, tokens=len(tokens), finished=tokens[-1] in policy.generation_config.eos_token_id)
-             for text, steps, tokens in zip(decode(tokenizer, found), marks, found)] for found, marks in zip(solutions, scores)
+            [dict(text=text, scores=of_steps, tokens=len(tokens), finished=tokens[-1] in policy.generation_config.eos_token_id, row=i * args.n + j)
+             for j, (text, of_steps, tokens) in enumerate(zip(decode(tokenizer, found), scores[i], found))] for i, found in enumerate(solutions)
         ], [sum(map(len, found)) for found in solutions]
 
     return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}, prm)

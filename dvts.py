@@ -1,6 +1,6 @@
 """DVTS, diverse verifier tree search: beam search in N/M subtrees that never compete with each other.
 
-Each of K = N/M subtrees holds one partial solution. The policy writes M next steps for it, the process reward model
+Each of the N/M subtrees holds one partial solution. The policy writes M next steps for it, the process reward model
 (PRM) scores them, the best of the M is kept, and so on until that best one is at the end of text. Beam search (beam.py)
 compares all N steps with each other, so that at large N everything may soon descend from one favourite, right or wrong;
 here every subtree goes its own way, and a vote over their answers has different opinions to count.
@@ -15,9 +15,9 @@ Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models" (htt
 blogpost-scaling-test-time-compute), an extension of Snell et al. 2024 (https://arxiv.org/abs/2408.03314).
 
 What is returned and counted: when the best step of a subtree is at the end of text, all of its last M steps that are,
-so N solutions at most. Steps that are not, and solutions that ended earlier beside a better unfinished step, were turned
-down and have no vote. Two equal solutions are two samples and two votes. A subtree that runs into a limit returns what
-it has, marked as cut.
+so N solutions at most. Steps that are not (the authors' code returns them too), and solutions that ended earlier beside
+a better unfinished step, were turned down and have no vote. Two equal solutions are two samples and two votes. A subtree
+that runs into a limit returns what it has, marked as cut.
 
     python dvts.py --n 64                              # a problem set: a table of accuracy and cost
     python dvts.py --n 64 --problem "What is 7 * 8?"   # one question
@@ -55,9 +55,6 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from common.chat import encode_prompt
 from common.prm import load_prm
 
-# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
-CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
-
 
 # --- the search -------------------------------------------------------------------------------------------------------
 
@@ -68,7 +65,7 @@ class Node:
     """A partial solution: the steps from the question to here."""
 
     problem: int  # of which of the problems being solved side by side
-    row: int  # its index among the texts last sampled, by which both models know it
+    row: int  # its index in what was last sampled: in prefixes, and among the PRM's children
     tokens: list[int] = field(default_factory=list)  # the policy's own: text is never tokenized again
     scores: list[float] = field(default_factory=list)  # the PRM's, one for each step
     value: float = 0.0  # what the search goes by: the scores reduced to one number
@@ -82,16 +79,16 @@ def dvts(policy, tokenizer, prm, problems, generators, *,
     """Solve problems side by side. Returns for each the ended Nodes of all its subtrees, at most n; and for each the
     number of tokens sampled.
 
-    policy and tokenizer as load_policy() returns them; generators: a torch.Generator for each problem; reduce(scores) ->
-    value; on_step(step, rows) is called before each step. Where M does not divide n, the n // M subtrees of a problem share
-    n as evenly as they can; with n < M there is one subtree, which chooses among n.
+    policy and tokenizer as load_policy() returns them; generators: a torch.Generator for each problem, so that what is solved
+    beside it changes nothing; reduce(scores) -> value; on_step(step, rows) is called before each step. Where M does not divide
+    n, the n // M subtrees of a problem share n as evenly as they can; with n < M there is one subtree, which chooses among n.
     """
     prompts = [encode_prompt(tokenizer, problem) for problem in problems]
     room = [min(max_new_tokens, policy.config.max_position_embeddings - len(prompt)) for prompt in prompts]
-    texts = prefill(policy, prompts)
+    prefixes = prefill(policy, prompts)
     prm.start(problems)
     widths = share(n, max(1, n // beam_width))
-    subtrees = [(Node(i, i), width) for i in range(len(problems)) for width in widths]  # (the solution so far, M)
+    subtrees = [(Node(problem=i, row=i), width) for i in range(len(problems)) for width in widths]  # (the solution so far, M)
     leaves, sampled = [[] for _ in problems], [0] * len(problems)
 
     for step in range(1, max_steps + 1):
@@ -101,18 +98,18 @@ def dvts(policy, tokenizer, prm, problems, generators, *,
         uniforms = torch.stack([torch.rand(max_new_tokens, generator=generators[parent.problem]) for parent in parents])
         left = [room[parent.problem] - len(parent.tokens) for parent in parents]
         ends = step_ends(tokenizer, policy) if step < max_steps else text_ends(policy)
-        steps, texts = sample_steps(policy, texts, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
+        steps, prefixes = sample_steps(policy, prefixes, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
         scores = prm.score(rows, decode(tokenizer, steps))
 
-        children = [grow(policy, reduce, *new) for new in zip(range(len(parents)), parents, steps, scores, left)]
+        children = [grow(policy, reduce, row, *new) for row, new in enumerate(zip(parents, steps, scores, left))]
         for child, tokens in zip(children, steps):
             sampled[child.problem] += len(tokens)
         alive = []
         for head, width in subtrees:
             siblings, children = children[:width], children[width:]  # a subtree sees its own M next steps and no other's
-            best = max(siblings, key=lambda child: (not child.cut, child.value))
+            best = max(siblings, key=lambda child: (not child.cut, child.value))  # a cut one only if all are
             if best.finished or best.cut:
-                leaves[head.problem] += [child for child in siblings if child.finished == best.finished]
+                leaves[head.problem] += [child for child in siblings if child.finished or best.cut]
             else:
                 alive.append((best, width))
         subtrees = alive
@@ -146,6 +143,9 @@ def worth(scores, reduce) -> float:
 
 # --- the policy and its KV cache --------------------------------------------------------------------------------------
 
+# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
+CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
+
 
 # Copied from beam.py
 def load_policy(folder: str, *, four_bit: bool, device: torch.device):
@@ -168,8 +168,8 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 
 # Copied from beam.py
 @dataclass
-class Texts:
-    r"""Texts being written, and the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
+class Prefixes:
+    r"""Texts to go on from, as the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
     input. With all of them in the cache there would be nothing to feed, and generate() would go wrong without a word.
 
     The N steps sampled from one text share what came before them: a text is a row of each of these pieces, side by side.
@@ -186,7 +186,7 @@ class Texts:
 
 
 # Copied from beam.py
-def prefill(policy, prompts: list[list[int]]) -> Texts:
+def prefill(policy, prompts: list[list[int]]) -> Prefixes:
     """Read each prompt once, however many steps will follow it. Raises ValueError if one is too long for the policy."""
     longest, context = max(map(len, prompts)), policy.config.max_position_embeddings
     if longest >= context:
@@ -197,19 +197,19 @@ def prefill(policy, prompts: list[list[int]]) -> Texts:
     policy.base_model(  # not policy(...): its logits are not needed
         ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position[:, :-1], past_key_values=cache, use_cache=True
     )
-    return Texts([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
+    return Prefixes([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
 
 
 # Copied from beam.py
-def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
-    """One next step for each of `parents`, indices into texts, which may repeat. Returns (steps, texts with them).
+def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
+    """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
     each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (None is returned).
     """
     distinct = {parent: row for row, parent in enumerate(dict.fromkeys(parents))}
-    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in texts.pieces])
-    rows, last, at_once = [distinct[parent] for parent in parents], texts.last[parents], texts.at_once
+    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in prefixes.pieces])
+    rows, last, at_once = [distinct[parent] for parent in parents], prefixes.last[parents], prefixes.at_once
     uniforms, steps, tails = uniforms.to(policy.device), [], []
     while len(steps) < len(rows):
         batch = slice(len(steps), len(steps) + at_once)
@@ -221,7 +221,7 @@ def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[
             if (at_once := min(at_once, len(rows) - len(steps)) // 2) == 0:
                 raise
     last = torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Texts([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
+    return steps, Prefixes([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
 
 
 # Copied from beam.py
@@ -265,7 +265,7 @@ def select(pieces: list):
     """The cache, and its mask, whose row i is row index[i] of each piece (cache, mask, index), side by side.
 
     One gather drops, copies, reorders and joins rows, and closes the holes that padding left in them: nothing attends to it,
-    but it would fill the cache. A stable sort of the mask moves it to the left, and a row's tokens stay in order.
+    but it would fill the cache. A stable sort of the mask moves padding to the left and keeps a row's tokens in order.
     """
     mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
     slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
@@ -380,7 +380,7 @@ def main(args) -> int:
             reduce=runner.REDUCE[args.reduction], on_step=on_step,
         )
         return [
-            [dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished)
+            [dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished, row=node.row)
              for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions
         ], sampled
 

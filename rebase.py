@@ -1,9 +1,9 @@
 """REBASE, reward balanced search: the number of children a step gets grows with its reward.
 
 The process reward model (PRM) scores all unfinished steps of one depth, and a softmax over these rewards shares out the
-budget: step j is continued W_j times, W_j = Round(B softmax(R / T_b)_j). Good steps are explored widely, fair ones a
-little, bad ones not at all. Beam search (beam.py) gives every survivor the same M and all others nothing; here there is
-no M to choose, and a solution that ends takes its place out of the budget B of the depths below.
+budget: step j is continued W_j = Round(B softmax(R / T_b)_j) times, rounded so that these sum to B. Good steps are explored
+widely, fair ones a little, bad ones not at all. Beam search (beam.py) gives every survivor the same M and all others
+nothing; here there is no M to choose, and a solution that ends takes its place out of the budget B of the depths below.
 
     question ─┬─ 0.9 ─┬─ ...        N = 4; softmax((0.9, 0.2, 0.7, 0.1) / 0.2) = (0.71, 0.02, 0.26, 0.01), times 4:
               │       ├─ ...        three children for the first, one for the third
@@ -54,9 +54,6 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from common.chat import encode_prompt
 from common.prm import load_prm
 
-# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
-CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
-
 
 # --- the search -------------------------------------------------------------------------------------------------------
 
@@ -67,7 +64,7 @@ class Node:
     """A partial solution: the steps from the question to here."""
 
     problem: int  # of which of the problems being solved side by side
-    row: int  # its index among the texts last sampled, by which both models know it
+    row: int  # its index in what was last sampled: in prefixes, and among the PRM's children
     tokens: list[int] = field(default_factory=list)  # the policy's own: text is never tokenized again
     scores: list[float] = field(default_factory=list)  # the PRM's, one for each step
     value: float = 0.0  # what the search goes by: the scores reduced to one number
@@ -80,31 +77,30 @@ def rebase(policy, tokenizer, prm, problems, generators, *,
            n, balance_temperature, rounding, max_steps, temperature, top_p, max_new_tokens, reduce, on_step):
     """Solve problems side by side. Returns for each its n ended Nodes; and for each the number of tokens sampled.
 
-    policy, tokenizer: from load_policy(); generators: a torch.Generator for each problem; rounding: "round" or "ceil";
-    reduce(scores) -> reward; on_step(step, rows) is called before each step.
+    policy, tokenizer: from load_policy(); generators: a torch.Generator for each problem, so that what is solved beside it
+    changes nothing; rounding: "round" or "ceil"; reduce(scores) -> reward; on_step(step, rows) is called before each step.
     """
     prompts = [encode_prompt(tokenizer, problem) for problem in problems]
     room = [min(max_new_tokens, policy.config.max_position_embeddings - len(prompt)) for prompt in prompts]
-    texts = prefill(policy, prompts)
+    prefixes = prefill(policy, prompts)
     prm.start(problems)
-    frontiers = [[Node(i, i)] for i in range(len(problems))]
+    frontiers = [[Node(problem=i, row=i)] for i in range(len(problems))]
     leaves, sampled = [[] for _ in problems], [0] * len(problems)
 
     for step in range(1, max_steps + 1):
         parents = []
         for frontier, ended in zip(frontiers, leaves):
-            rewards = [node.value for node in frontier]
-            widths = allocate(n - len(ended), rewards, balance_temperature, rounding) if frontier else []
+            widths = allocate(n - len(ended), [node.value for node in frontier], balance_temperature, rounding) if frontier else []
             parents += [node for node, width in zip(frontier, widths) for _ in range(width)]
         on_step(step, len(parents))
         rows = [parent.row for parent in parents]
         uniforms = torch.stack([torch.rand(max_new_tokens, generator=generators[parent.problem]) for parent in parents])
         left = [room[parent.problem] - len(parent.tokens) for parent in parents]
         ends = step_ends(tokenizer, policy) if step < max_steps else text_ends(policy)
-        steps, texts = sample_steps(policy, texts, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
+        steps, prefixes = sample_steps(policy, prefixes, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
         scores = prm.score(rows, decode(tokenizer, steps))
 
-        children = [grow(policy, reduce, *new) for new in zip(range(len(parents)), parents, steps, scores, left)]
+        children = [grow(policy, reduce, row, *new) for row, new in enumerate(zip(parents, steps, scores, left))]
         frontiers = [[] for _ in problems]
         for child, tokens in zip(children, steps):
             sampled[child.problem] += len(tokens)
@@ -155,6 +151,9 @@ def worth(scores, reduce) -> float:
 
 # --- the policy and its KV cache --------------------------------------------------------------------------------------
 
+# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
+CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
+
 
 # Copied from beam.py
 def load_policy(folder: str, *, four_bit: bool, device: torch.device):
@@ -177,8 +176,8 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
 
 # Copied from beam.py
 @dataclass
-class Texts:
-    r"""Texts being written, and the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
+class Prefixes:
+    r"""Texts to go on from, as the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
     input. With all of them in the cache there would be nothing to feed, and generate() would go wrong without a word.
 
     The N steps sampled from one text share what came before them: a text is a row of each of these pieces, side by side.
@@ -195,7 +194,7 @@ class Texts:
 
 
 # Copied from beam.py
-def prefill(policy, prompts: list[list[int]]) -> Texts:
+def prefill(policy, prompts: list[list[int]]) -> Prefixes:
     """Read each prompt once, however many steps will follow it. Raises ValueError if one is too long for the policy."""
     longest, context = max(map(len, prompts)), policy.config.max_position_embeddings
     if longest >= context:
@@ -206,19 +205,19 @@ def prefill(policy, prompts: list[list[int]]) -> Texts:
     policy.base_model(  # not policy(...): its logits are not needed
         ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position[:, :-1], past_key_values=cache, use_cache=True
     )
-    return Texts([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
+    return Prefixes([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
 
 
 # Copied from beam.py
-def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
-    """One next step for each of `parents`, indices into texts, which may repeat. Returns (steps, texts with them).
+def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
+    """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
     each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (None is returned).
     """
     distinct = {parent: row for row, parent in enumerate(dict.fromkeys(parents))}
-    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in texts.pieces])
-    rows, last, at_once = [distinct[parent] for parent in parents], texts.last[parents], texts.at_once
+    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in prefixes.pieces])
+    rows, last, at_once = [distinct[parent] for parent in parents], prefixes.last[parents], prefixes.at_once
     uniforms, steps, tails = uniforms.to(policy.device), [], []
     while len(steps) < len(rows):
         batch = slice(len(steps), len(steps) + at_once)
@@ -230,7 +229,7 @@ def sample_steps(policy, texts: Texts, parents: list[int], uniforms, left: list[
             if (at_once := min(at_once, len(rows) - len(steps)) // 2) == 0:
                 raise
     last = torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Texts([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
+    return steps, Prefixes([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
 
 
 # Copied from beam.py
@@ -274,7 +273,7 @@ def select(pieces: list):
     """The cache, and its mask, whose row i is row index[i] of each piece (cache, mask, index), side by side.
 
     One gather drops, copies, reorders and joins rows, and closes the holes that padding left in them: nothing attends to it,
-    but it would fill the cache. A stable sort of the mask moves it to the left, and a row's tokens stay in order.
+    but it would fill the cache. A stable sort of the mask moves padding to the left and keeps a row's tokens in order.
     """
     mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
     slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
@@ -389,7 +388,7 @@ def main(args) -> int:
             max_new_tokens=args.max_new_tokens, reduce=runner.REDUCE[args.reduction], on_step=on_step,
         )
         return [
-            [dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished)
+            [dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished, row=node.row)
              for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions
         ], sampled
 

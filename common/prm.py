@@ -238,7 +238,8 @@ class PRM:
     @torch.inference_mode()
     def start(self, problems: list[str]):
         """Forget everything and read new problems, each of which is a child then."""
-        config = self.model.config  # to begin with, they are all children of one parent that has not said a thing
+        config = self.model.config
+        # To begin with, they are all children of one parent that has not said a thing.
         nothing = torch.zeros(1, config.num_key_value_heads, 0, self.head_dim, dtype=self.model.dtype, device=self.model.device)
         self.prefix = [(nothing, nothing)] * config.num_hidden_layers  # of each layer 2 x [P, kv heads, T, head_dim]
         self.mask = torch.ones(1, 0, dtype=torch.bool, device=self.model.device)  # [P, T]: True where a slot has a token
@@ -265,7 +266,7 @@ class PRM:
         self._keep(distinct)
         self.turns = turns
         scores = self._read([distinct.index(parent) for parent in parents], segments, ends, keep)
-        self.history = [*self.history, (parents, texts, scores)]
+        self.history = [*self.history, (parents, texts, scores)]  # a new list: peek() puts the old one back
         return scores
 
     def peek(self, texts: list[str]) -> list[list[float]]:
@@ -305,7 +306,8 @@ class PRM:
         return [[scores[row][start + end] for end in at] for (row, start), at in zip(places, ends)]
 
     def _forward_in_batches(self, ids, position, due, keep):
-        """As many rows at a time as memory allows, half of that if it was too many. All [R, L]; returns scores where due, else 0."""
+        """Rows of like length together, as many as memory allows, half of that if it was too many. All [R, L]; returns scores
+        where due, else 0."""
         (R, L), done, fit = ids.shape, 0, len(ids)
         self.new = [tuple(kv.new_zeros(R, kv.shape[1], L, kv.shape[3]) for kv in layer) for layer in self.prefix] if keep else []
         scores, lengths = torch.zeros(R, L, device=ids.device), (self.child >= 0).sum(1).clamp(min=1).tolist()
@@ -357,16 +359,19 @@ class Scorer:
         self.function = function
 
     def start(self, problems):
-        self.children = [(problem, []) for problem in problems]
+        self.children, self.history = [(problem, []) for problem in problems], []
 
     def score(self, parents, texts, keep=True):
         asked = [(self.children[parent], split_steps(text)) for parent, text in zip(parents, texts)]
         self.children = [(problem, steps + new) for (problem, steps), new in asked]
-        return [[self.function(problem, steps + new[:i + 1]) for i in range(len(new))] for (problem, steps), new in asked]
+        scores = [[self.function(problem, steps + new[:i + 1]) for i in range(len(new))] for (problem, steps), new in asked]
+        self.history = [*self.history, (parents, texts, scores)]
+        return scores
 
     def peek(self, texts):
-        before = self.children
-        scores, self.children = self.score(range(len(texts)), texts), before
+        before = self.children, self.history
+        scores = self.score(range(len(texts)), texts)
+        self.children, self.history = before
         return scores
 
 

@@ -1,7 +1,7 @@
 """Everything around a search: flags and problems in, progress and results out. Knows nothing of search itself.
 
 A script calls, in this order, `ArgumentParser` and `add_run_flags` (before its heavy imports), `choose_models`,
-`model_folder`, and `run(args, solve, meters)`, where its own `solve` answers problems side by side.
+`model_folder`, and `run(args, solve, meters, prm)`, where its own `solve` answers problems side by side.
 Whatever a user can get wrong ends in `fail`: one line on stderr, exit code 2, and before any problem is solved.
 """
 import argparse
@@ -429,6 +429,7 @@ def judge(problem, completions, reduction):
     reduction: None without a PRM; then `majority` is the only rule. NaN and infinite scores are kept as None.
     """
     for completion in completions:
+        completion.pop("row", None)  # of a batch, which the file knows nothing of
         completion["answer"] = grading.extract_answer(completion["text"])
         completion["scores"] = [float(score) if math.isfinite(score) else None for score in completion["scores"]]
     voters = [c for c in completions if c["finished"] and c["answer"] is not None]
@@ -539,7 +540,8 @@ def run(args, solve, meters, prm=None):
 
     solve(problems, generators, on_step) -> (completions of each, generated tokens of each): every problem has a CPU
     torch.Generator of its own, so that neither batch nor order, share or limit changes an answer; on_step(step, rows) shows
-    progress; a completion is {"text", "scores": [float a step] ([] without a PRM), "tokens": int, "finished": bool}.
+    progress; a completion is {"text", "scores": [float a step] ([] without a PRM), "tokens": int, "finished": bool}, and for
+    --trace "row": which of the PRM's children it is.
     meters: {"policy": Meter, "prm": Meter}, the latter only where there is a PRM; prm: a PRM, with the history that --trace draws.
     Processes that accelerate or torchrun started share the problems; several machines need one file system.
     """
@@ -551,7 +553,8 @@ def run(args, solve, meters, prm=None):
 
     def traced(questions, generators, on_step):
         answers = solve(questions, generators, on_step)
-        trees.update(zip((generator.initial_seed() for generator in generators), trace.trees(len(questions), prm.history)))
+        for generator, nodes, completions in zip(generators, trace.trees(len(questions), prm.history), answers[0]):
+            trees[generator.initial_seed()] = nodes, trace.ends(nodes, completions)
         return answers
 
     try:
@@ -569,7 +572,7 @@ def run(args, solve, meters, prm=None):
         say(table(args, done, len(problems)))
     elif done:
         say(vote(done[0], getattr(args, "reduction", None)))
-    if drawn := [trace.search(row, trees[seed(args, row)], winner(row, args.reduction)[1]) for row in done if seed(args, row) in trees]:
+    if drawn := [trace.search(row, *trees[seed(args, row)], winner(row, args.reduction)[1]) for row in done if seed(args, row) in trees]:
         try:
             trace.write(args.trace, f"{SCRIPT} {shlex.join(sys.argv[1:])}", drawn)
         except OSError as error:

@@ -7,7 +7,6 @@ tree: nothing is recorded by the searches themselves. The page, trace.html with 
 import json
 import math
 import re
-from collections import Counter
 from pathlib import Path
 
 from common import grading
@@ -16,7 +15,8 @@ TEMPLATE = Path(__file__).with_name("trace.html")
 
 
 def trees(problems: int, history: list) -> list[list[dict]]:
-    """For each problem its nodes, parents before children: {"parent": index, None at the question; "text"; "score": None for NaN}.
+    """For each problem its nodes, parents before children: {"parent": index, None at the question; "text"; "score": None for
+    NaN or a blank; "row": which child of its call it is}.
 
     history: a PRM's; a text of several steps, such as a whole solution, becomes a chain of nodes, one without any a blank node.
     """
@@ -26,33 +26,35 @@ def trees(problems: int, history: list) -> list[list[dict]]:
     rows = [(problem, None) for problem in range(problems)]  # (problem, node) of each child of the last call
     for parents, texts, scores in history:
         children = []
-        for parent, text, of_steps in zip(parents, texts, scores, strict=True):
+        for row, (parent, text, of_steps) in enumerate(zip(parents, texts, scores, strict=True)):
             problem, node = rows[parent]
             for step, score in zip(split_steps(text) or [""], of_steps or [math.nan], strict=True):
-                found[problem].append(dict(parent=node, text=step, score=round(score, 4) if math.isfinite(score) else None))
+                found[problem].append(dict(parent=node, text=step, score=round(score, 4) if math.isfinite(score) else None, row=row))
                 node = len(found[problem]) - 1
             children.append((problem, node))
         rows = children
     return found
 
 
-def search(row: dict, nodes: list[dict], winner: dict | None) -> dict:
-    """What the page shows of a row of the result file, whose completions are found among the nodes; winner: the one chosen."""
+def ends(nodes: list[dict], completions: list[dict]) -> list[int | None]:
+    """The node at which each completion ended: one of the same text, and of the same row, for another may have written the same."""
     squeeze = lambda text: re.sub(r"\s", "", text)  # steps are stripped, completions are not
-    gold, inner = row["answer"], {node["parent"] for node in nodes}
-    ended, seen, written = {}, Counter(), []  # completions by text; nodes that end in that text so far; the text up to each node
-    for completion in row["completions"]:
-        ended.setdefault(squeeze(completion["text"]), []).append(completion)
+    inner, written, leaves = {node["parent"] for node in nodes}, [], {}
     for index, node in enumerate(nodes):
-        text = ("" if node["parent"] is None else written[node["parent"]]) + squeeze(node["text"])
-        written.append(text)
-        if index not in inner and text in ended:
-            again = seen[text] >= len(ended[text])  # beam search returns a solution once, however often it was found
-            completion = ended[text][0 if again else seen[text]]
-            seen[text] += 1
-            answer, won = completion["answer"], completion is winner and not again
+        written.append(("" if node["parent"] is None else written[node["parent"]]) + squeeze(node["text"]))
+        if index not in inner:
+            leaves[node["row"], written[index]] = index
+    return [leaves.get((completion["row"], squeeze(completion["text"]))) for completion in completions]
+
+
+def search(row: dict, nodes: list[dict], leaves: list[int | None], winner: dict | None) -> dict:
+    """What the page shows of a row of the result file, whose completions ended at the nodes `leaves`; winner: the one chosen."""
+    gold = row["answer"]
+    for completion, leaf in zip(row["completions"], leaves, strict=True):
+        if leaf is not None:
+            answer = completion["answer"]
             right = None if gold is None or answer is None else grading.is_correct(answer, gold)
-            node |= dict(finished=completion["finished"], answer=answer, right=right, again=again, won=won)
+            nodes[leaf] |= dict(finished=completion["finished"], answer=answer, right=right, won=completion is winner)
     return dict(id=row["id"], problem=row["problem"], answer=gold, prediction=row["predictions"]["weighted"],
                 right=row["correct"].get("weighted"), nodes=nodes)
 

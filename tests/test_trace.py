@@ -29,22 +29,25 @@ def test_trees_of_a_history():
         ([0, 1, 1], ["## a", "b\n\n", "c"], [[0.5], [0.25], [math.nan]]),  # of problem 0 one step, of problem 1 two
         ([1, 1, 0, 2], ["d", "  ", "e\n\nf", "g"], [[0.1], [], [0.2, 0.3], [0.4]]),
     ]
+    node = lambda parent, text, score, row: dict(parent=parent, text=text, score=score, row=row)
     assert trace.trees(2, history) == [
-        [dict(parent=None, text="## a", score=0.5), dict(parent=0, text="e", score=0.2), dict(parent=1, text="f", score=0.3)],
-        [dict(parent=None, text="b", score=0.25), dict(parent=None, text="c", score=None),
-         dict(parent=0, text="d", score=0.1), dict(parent=0, text="", score=None), dict(parent=1, text="g", score=0.4)],
+        [node(None, "## a", 0.5, 0), node(0, "e", 0.2, 2), node(1, "f", 0.3, 2)],
+        [node(None, "b", 0.25, 1), node(None, "c", None, 2), node(0, "d", 0.1, 0), node(0, "", None, 1), node(1, "g", 0.4, 3)],
     ]
 
 
 def test_completions_are_found_in_the_tree():
-    nodes = trace.trees(1, [([0] * 5, ["a\n\nb 1", "a\n\nb 1", "a\n\nb 2", "a", "a\n\nb 3"], [[1, 1], [1, 1], [1, 1], [1], [1, 1]])])[0]
-    found = [dict(text="a\n\nb 1", finished=True, answer="1"), dict(text="a\n\nb 2", finished=True, answer="2"),
-             dict(text="a\n\nb 3", finished=False, answer=None)]
+    """By row where several steps say the same: one of two equal ones was turned down, or is unfinished."""
+    nodes = trace.trees(1, [([0, 0], ["a", "a"], [[0.5], [0.6]]), ([0, 0, 1, 1], ["b\n\n", "b", "b", "c"], [[0.1], [0.2], [0.3], [0.4]])])[0]
+    found = [dict(text="a\n\nb", row=1, finished=True, answer="1"), dict(text="a\n\nb", row=2, finished=True, answer="1"),
+             dict(text="a\n\nc", row=3, finished=False, answer=None)]
+    leaves = trace.ends(nodes, found)
+    assert leaves == [3, 4, 5]
     row = dict(id="x", problem="p", answer="1", completions=found, predictions=dict(weighted="1"), correct=dict(weighted=True))
-    leaves = {i: node for i, node in enumerate(trace.search(row, nodes, found[0])["nodes"]) if "finished" in node}
-    assert [(i, leaf["answer"], leaf["right"], leaf["again"], leaf["won"]) for i, leaf in leaves.items()] == [
-        (1, "1", True, False, True), (3, "1", True, True, False), (5, "2", False, False, False), (8, None, None, False, False)]
-    assert [leaf["finished"] for leaf in leaves.values()] == [True, True, True, False]
+    nodes = trace.search(row, nodes, leaves, found[1])["nodes"]
+    assert [node.get("finished") for node in nodes] == [None, None, None, True, True, False]
+    assert [node.get("won") for node in nodes] == [None, None, None, False, True, False]
+    assert [node.get("right") for node in nodes] == [None, None, None, True, True, None]
 
 
 @pytest.mark.parametrize("script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py"])
@@ -60,7 +63,7 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
     assert [search["id"] for search in searches] == [row["id"] for row in rows]
     for search, row in zip(searches, rows):
         nodes = search["nodes"]
-        leaves = [i for i, node in enumerate(nodes) if "finished" in node and not node["again"]]
+        leaves = [i for i, node in enumerate(nodes) if "finished" in node]
         drawn = sorted((node["answer"], [nodes[j]["score"] for j in way(nodes, i)]) for i in leaves for node in [nodes[i]])
         assert drawn == sorted((c["answer"], [round(score, 4) for score in c["scores"]]) for c in row["completions"])
         assert sum(node.get("won", False) for node in nodes) == 1
@@ -108,12 +111,12 @@ def test_the_page_in_a_browser(tmp_path):
 
     if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("needs `apt install chromium chromium-driver`")
-    nodes = trace.trees(1, [([0, 0, 0], ["good", HOSTILE, "fair"], [[0.9], [0.1], [math.nan]]),
-                            ([0, 0], ["So $\\boxed{7}$", "So $\\boxed{8}$"], [[0.95], [0.2]])])[0]
-    completions = [dict(text=f"good\n\nSo $\\boxed{{{a}}}$", finished=True, answer=a) for a in "78"]
+    (nodes,) = trace.trees(1, [([0, 0, 0], ["good", HOSTILE, "fair"], [[0.9], [0.1], [math.nan]]),
+                            ([0, 0], ["So $\\boxed{7}$", "So $\\boxed{8}$"], [[0.95], [0.2]])])
+    completions = [dict(text=f"good\n\nSo $\\boxed{{{a}}}$", row=i, finished=True, answer=a) for i, a in enumerate("78")]
     row = dict(id="first", problem=HOSTILE, answer="7", completions=completions, predictions=dict(weighted="7"), correct=dict(weighted=True))
     second = dict(id="second", problem="Second?", answer=None, prediction=None, right=None, nodes=[])
-    trace.write(tmp_path / "tree.html", "dvts.py --n 3", [trace.search(row, nodes, completions[0]), second])
+    trace.write(tmp_path / "tree.html", "dvts.py --n 3", [trace.search(row, nodes, trace.ends(nodes, completions), completions[0]), second])
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
