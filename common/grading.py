@@ -26,8 +26,8 @@ import re
 import threading
 import unicodedata
 from collections.abc import Hashable
-from functools import lru_cache
-from itertools import accumulate
+from functools import lru_cache, reduce
+from itertools import accumulate, product
 
 import mpmath
 
@@ -121,50 +121,69 @@ def _key(answer: str) -> Hashable:
 # --------------------------------------------------------------------------------------- normalise
 
 GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega pi "
-         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega").split()
-FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp".split()
+         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell").split()
+FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh log ln exp".split()
+REALS = r"(-\infty,\infty)"
 
-SIGNS = {sign: f"\\{name} " for sign, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ×·⋅∞√±∓≤≥≠≈∈∪∅ℝ½⅓⅔¼¾", GREEK + (
-    "times cdot cdot infty sqrt pm mp leq geq neq approx in cup emptyset R frac12 frac13 frac23 frac14 frac34").split())} | {
-    "+/-": r"\pm ", "<=": r"\leq ", ">=": r"\geq ", "!=": r"\neq ", "**": "^", "°": r"^\circ ", "÷": "/", "⁄": "/", "′": "'",
-    **dict.fromkeys("−–—", "-"), **dict.fromkeys('€£¢"\0', " ")}
-COMMANDS = dict(pair.split("=") for pair in (
-    r"dfrac=\frac tfrac=\frac cfrac=\frac dbinom=\binom tbinom=\binom le=\leq leqslant=\leq ge=\geq geqslant=\geq ne=\neq lt=< "
-    r"gt=> langle=( rangle=) lvert=| rvert=| vert=| mid=| colon=: prime=' ast=* lbrace=\{ rbrace=\} varnothing=\emptyset "
-    r"overline=\bar bigcup=\cup infinity=\infty oo=\infty R=(-\infty,\infty)").split()) | dict.fromkeys((
-        "boxed fbox underline mathbf mathit mathsf boldsymbol bf rm displaystyle textstyle limits quad qquad middle left right "
-        "big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr").split(), " ")
-GREEK += "varepsilon varphi ell".split()
+# Spellings of one thing, behind the one that is kept. Of fonts, sizes, spaces, dollars and per cents, nothing is.
+SAME = {
+    " ": r"\left. \right. \left \right \middle \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \mathbf \mathit \mathsf "
+         r"\boldsymbol \pmb \bm \bf \rm \it \tiny \small \normalsize \large \Large \LARGE \huge \Huge \displaystyle \textstyle \limits "
+         r"\vec \hat \widehat \overrightarrow \angle ∠ \triangle △ \underline \boxed \fbox \ensuremath \mathop \therefore \quad \qquad "
+         "\\enspace \\thinspace \\newline \\hfill \\, \\; \\: \\! \\( \\) \\[ \\] ~ $ \\$ % \\% € £ ¥ ₹ ¢ \\pounds \\euro \\textcent \" \0",
+    r"\frac": r"\dfrac \tfrac \cfrac \nicefrac \sfrac", r"\binom": r"\dbinom \tbinom", r"\sqrt": r"√ \surd", r"\sqrt[3]": "∛",
+    r"\leq": r"\le \leqslant \leqq ≤ <=", r"\geq": r"\ge \geqslant \geqq ≥ >=", r"\neq": r"\ne ≠ != \not=", "<": r"\lt", ">": r"\gt",
+    r"\approx": "≈", "=": r":= \coloneqq", r"\in": "∈", r"\cup": r"∪ \bigcup", r"\emptyset": r"∅ \varnothing", REALS: r"\R ℝ",
+    r"\infty": r"∞ \infinity \oo", r"\pm": "± +/-", r"\mp": "∓", r"\cdot": "· ⋅ • ∙", r"\times": "×", "*": r"\ast", "^": "**",
+    "/": "÷ ⁄", "-": "− – —", r"\tan": r"\tg", r"\cot": r"\ctg", r"\log": r"\lg", r"\bar": r"\overline \dot", r"\dots": r"\ldots \cdots … ...",
+    "(": r"\langle ⟨", ")": r"\rangle ⟩", r"\{": r"\lbrace", r"\}": r"\rbrace", "|": r"\lvert \rvert \vert \mid", r"\|": r"\lVert \rVert",
+    r"\lfloor": "⌊", r"\rfloor": "⌋", r"\lceil": "⌈", r"\rceil": "⌉", r"\setminus": r"\backslash ∖", r"^\circ": r"° \degree \degrees",
+    "'": r"\prime ′", ":": r"\colon", ",": r"\&", r"\epsilon": r"\varepsilon", r"\phi": r"\varphi", r"\\": r"\\"}
+SPELLINGS = {old: new for new, spellings in SAME.items() for old in spellings.split(" ") if old} | {"\\ ": " "} | {
+    sign: "\\" + name for sign, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", GREEK)}
 WORDS = {"thousand": r"\cdot10^3 ", "million": r"\cdot10^6 ", "billion": r"\cdot10^9 ", "and": " , ", "or": r"\cup "}
 TRIG, TEXT = "(?:sin|cos|tan|cot|sec|csc)", r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*"
 REWRITES = [(re.compile(pattern), new) for pattern, new in [
-    # Spaces, brackets and signs
+    # Signs and commands
+    ("[₀-₉]+", r"_{\g<0>}"), ("[⁰¹²³⁴-⁹⁻]+", lambda m: "^{%s}" % m[0].replace("⁻", "-")),
+    ("[¼-¾⅐-⅞]", lambda m: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", m[0]).split("⁄"))),
     (r"(?<=[0-9])(?:,\s*\\!|\{,\}|\\,|\\ )\s*(?=[0-9]{3})", ""),                       # 10,\!080
-    (r"\\(?:left|right)\s*\.|\\hspace\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]", " "),
-    (r"\\mathbb\s*\{?\s*R\s*\}?\s*(?:\\setminus|\\backslash)\s*\\\{([^,;]*?)\\\}", r"x \\neq \1"),
-    (r"\\mathbb\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
+    (r"\\(?:(?:text)?color|tag|[hvm]space)\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]", " "),
+    (r"\\math(?:bb|bf)\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
     (r"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
-    (r"\\([A-Za-z]+)", lambda m: COMMANDS.get(m[1], m[0])),
-    (r"(?<!\\)\\[,;:! ()\[\]]|~|\\?\$|\\?%|\\+$", " "),                                 # spaces, math mode, units
+    ("|".join(re.escape(old) + "(?![A-Za-z])" * (old[0] == "\\" and old[-1].isalpha()) for old in sorted(SPELLINGS, key=len)[::-1]),
+     lambda m: SPELLINGS[m[0]] + " " * (SPELLINGS[m[0]][-1].isalpha() and m.string[m.end():m.end() + 1].isalpha())),
+    (r"[^\0-\x7f]", lambda m: unicodedata.normalize("NFKC", m[0])[:3]),
+    # Degrees are a unit, which the question has named, save inside a trigonometric function.
+    (r"([0-9.]+|[A-Za-z]|\\[a-z]+|)\s*\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})",
+     lambda m: r"{(%s\cdot\frac{\pi}{180})}" % m[1] if re.search(TRIG, m.string) else m[1] + " "),
+    # Sets and intervals, environments, bounds
+    (r"\\begin\s*\{((?!\w*matrix|array)\w+\*?)\}(.*)\\end\s*\{\1\}", lambda m: m[2].replace("&", " ").replace(r"\\", ",")),
+    (r"\\+$", ""),
+    (r"([][])([^][(),]+,[^][(),]+)([][])", lambda m: "(["[m[1] == "["] + m[2] + ")]"[m[3] == "]"]),    # [0,1[
     (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
     (r"\\\{\s*\\\}", r"\\emptyset "), (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*?)\\\}", r"{\1}"),  # {x | x > 3}
     (r"(.*[=0-9].*?)\\approx.*", r"\1"), (r"\\approx", "="),                           # of x = \pi \approx 3.14 the exact
     (r"\^\s*\{?\s*'\s*\}?", "'"),
     # Words. \text{..} becomes "..": what stands in quotes is not taken for a product of letters.
-    (rf"{TEXT}\{{\s*(\\[a-z]+|[ei]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),                      # \mathrm{e}, \text{5}
+    (rf"{TEXT}\{{\s*(\\[a-z]+|[eixyz]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),                   # \mathrm{e}, \text{5}
     (rf"{TEXT}\{{\s*([^{{}}]*?)\s*\}}", r' "\1" '), (r"(?<!\\)\{\s*\}", ""),
     (r"(?<=[0-9])(cm|mm|km|kg|mg|ml|mph|ft|lb)(?![A-Za-z])", r" \1"),
     (r'\\frac\s*\{\s*("[^{}]*)\}\s*\{\s*("(?:[^{}]|\{[^{}]*\})*)\}', r"\1/\2"),          # a unit, km over h
     (r'(?<=[0-9])\s*(?:\^\s*\{?\s*)?"?(?:st|nd|rd|th)\b"?\s*\}?', " "),                  # 5th
     (r',?\s*"?\b(%s)\b"?' % "|".join(WORDS), lambda m: WORDS[m[1]]),
     (r'(?:["(]([0-9A-F]+)[")]|(?<=[0-9]))\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*$', r"\1_{\2}"),   # (52)_{8}, 52 base 8
-    (r'^"?\s*\(?([A-Z])\)\s*"?$', r"\1"),                                               # a choice: (C) or C)
+    (r'^"?\s*\(?([A-Z])[.)]\s*"?$', r"\1"),                                               # a choice: (C) or C)
     # Braces that TeX can do without, or that are meant
-    (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"), (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
-    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(\\sqrt|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
+    (r"\{?([^{}]*)\\(over|choose)(?![a-z])([^{}]*)\}?",
+     lambda m: r"{\%s{%s}{%s}}" % ("frac" if m[2] == "over" else "binom", m[1], m[3])),
+    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(\\sqrt(?:\[[0-9]+\])?|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
     *[(rf"(\\(?:frac|binom)\s*(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,    # \frac12: one brace at a time
     (r"\|([^|]*)\|(?=\s*\^)", r"(|\1|)"),                                              # the parser cannot read |x|^{2}
     (rf"\\({TRIG})\s*\^\s*\{{\s*-\s*1\s*\}}", r"\\arc\1 "),
+    (rf"(\\(?:{'|'.join(FUNCTIONS)})(?:\s*[_^]\{{[^{{}}]*\}})?)((?:[^-+(){{}}|\\]|\\frac|\\sqrt|\\pi|\{{{INSIDE}\}})+)(?=\\cdot|\\times|\*)",
+     r"\1(\2)"),                                                                       # \ln 2 \cdot \ln 3
+    (r"(?<=[0-9])\s*x\s*(?=10\s*\^)", r"\\cdot "),                                     # 2 x 10^3
     # Numbers
     (r"(?<![0-9.^_/}])([0-9]+)\s*/\s*([0-9]+)(?![0-9.^])", r"\\frac{\1}{\2}"),          # 1/2x is x/2
     (r"(?<![0-9.}^_])([0-9]+)\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", r"{(\1+\\frac{\2}{\3})}"),
@@ -172,44 +191,40 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"([0-9]*)\.([0-9]*)\\bar\s*\{?([0-9]+)\}?",                                      # 0.1\overline{6}
      lambda m: r"{(0%s.%s0+\frac{%s}{%s})}" % (m[1], m[2], m[3], "9" * len(m[3]) + "0" * len(m[2]))),
     # 58,500 is one number. But 1, 200 is a list, having a space, and (12,102) a pair.
-    (r"^(?:[^,(\[0-9]|(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])|[0-9](?![0-9]*,))*+$",
+    (r"^(?:[^,(\[{0-9]|(?<!\\)\{|(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])|[0-9](?![0-9]*,))*+$",
      lambda m: m[0].replace(",", "")),
     (r"^[+-]?[0-9]{1,3}(?: [0-9]{3})+(?![0-9])", lambda m: m[0].replace(" ", "")),
 ]]
-DEGREE = re.compile(r"([0-9.]+|[A-Za-z]|\\[a-z]+|)\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![a-z]))")
 
 
 def _normalise(text: str) -> str:
     """One spelling for one thing. The rules run in order; what one is for stands beside it, if unclear."""
-    text = re.sub("[⁰¹²³⁴-⁹⁻]+", r"^{\g<0>}", re.sub("[₀-₉]+", r"_{\g<0>}", text.strip(" *`"))).replace("⁻", "-")
-    for sign, spelling in SIGNS.items():
-        text = text.replace(sign, spelling)
-    text = unicodedata.normalize("NFKC", text)[:2 * MAX_CHARS]
-    # Degrees are a unit, which the question has named, save inside a trigonometric function.
-    text = DEGREE.sub(r"{(\1\\cdot\\frac{\\pi}{180})}" if re.search(TRIG, text) else r"\1 ", text)
     for pattern, new in REWRITES:
-        text = pattern.sub(new, " ".join(text.split()).strip(" ;:,").rstrip(" .;:,"))
+        text = pattern.sub(new, " ".join(text.split()).strip(" ;:,*`").rstrip(" .;:,"))
     return " ".join(text.split())
 
 
 def _text(plain: str) -> Hashable:
     """The key of last resort. Words ignore case (East, east); single letters keep it (C, c)."""
     bare = re.sub(r"(?<=[A-Za-z])\.|[\s{}\"`]|\\(?![A-Za-z])", "", plain).strip(".,;:?")
-    return ("text", bare.casefold() if re.search(r"(?<![\\A-Za-z])[A-Za-z]{2}", bare) else bare)
+    return ("text", bare.casefold().rstrip("!") if re.search(r"(?<![\\A-Za-z])[A-Za-z]{2}", bare) else bare)
 
 
 # --------------------------------------------------------------------------------------- structure
 
-MATRIX = re.compile(r"\\begin\s*\{([pb]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}")
+MATRIX = re.compile(r"([^=,;()\[\]]*?)\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}")
+RELATION = r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]"
 ENDS = {r"\infty": ("value", "inf"), r"+\infty": ("value", "inf"), r"-\infty": ("value", "-inf")}
-# What may stand left of "=" as a mere name: \text{Area}, (x,y), x, AB, |AB|, Area, \theta, \angle A, a_1, f(x), f^{-1}(x).
+# What may stand left of "=" as a mere name: \text{Area}, (x,y), \frac{dy}{dx}, \frac{AB}{BC}, [ABC], |AB|, AB:BC, m\angle A,
+# x, Area, \theta, \bar x; each with an index, primes or an argument: a_1, f(x), f^{-1}(x), P(A|B).
 NAME = re.compile(
-    r'"[^"]*"|\([a-z\\, ]+\)|\|[A-Z]{2}\||\{?(?:[A-Za-z]|[A-Z]+|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s)|\\(?:angle|vec|hat|bar)\s*\{?'
-    r"[A-Za-z]+\}?)\s*\}?(?:_\{?\w+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\))?" % "|".join(GREEK), re.A)
+    r'(?:"[^"]*"|\([a-z\\, ]+\)|\\frac\{(?:[A-Z]+|d\w*)\}\{(?:[A-Z]+|d\w)\}|(?:m )?[][|:A-Z ]+'
+    r"|\{?(?:[A-Za-z]|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s|max|min|Pr)|\\bar\s*\{?[A-Za-z]+\}?)\s*\}?)"
+    r"(?:_\{?[\w ]+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\)|(?<=[A-Zr])\s*\([^()]*\))?" % "|".join(GREEK), re.A)
 # Words after mathematics: "cm"^2, cm, miles per hour, apples; but not p.m., directions, or letters such as abc.
 POWER, NO_UNIT = r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?", r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))'
 UNIT = re.compile(
-    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|kg|mg|ml|lb|oz|ft|in|yd|mi|hr'
+    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in|yd|mi|hr'
     rf"|sq|cu)\.?(?:/[a-z]+)?{POWER})+$")
 
 
@@ -229,9 +244,10 @@ def _structure(s: str) -> Hashable:
         return key
     if s[0] == s[-1] == '"' and s.count('"') == 2:
         return _structure(s[1:-1])
-    if matrix := MATRIX.fullmatch(s):
-        rows = [row.split("&") for row in matrix[2].split(r"\\") if row.strip()]
-        return ("matrix", tuple(tuple(map(_structure, row)) for row in rows))
+    if matrix := MATRIX.fullmatch(s):                     # a factor in front is one of each entry
+        times, _, inside = matrix.groups()
+        rows = [row.split("&") for row in inside.split(r"\\") if row.strip()]
+        return ("matrix", tuple(tuple(_structure(f"{times}({entry})" if times else entry) for entry in row) for row in rows))
     parts, separators = _split(s, r"[,;]|\\cup(?![A-Za-z])")
     if separators:
         return _list(parts, separators)
@@ -239,14 +255,19 @@ def _structure(s: str) -> Hashable:
         if s.count(r"\pm") > 3:
             raise Unreadable
         return _set(_structure(s.replace(r"\pm", sign, 1).replace(r"\mp", other)) for sign, other in ("+-", "-+"))
-    sides, signs = _split(s, r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]")
+    sides, signs = _split(s, RELATION)
     if signs:
         return _relation(sides, signs)
+    parts, minus = _split(s, r"\\setminus|-(?=\s*\\\{)")
+    if minus:
+        return reduce(_meet, [_structure(parts[0]), *map(_but, _members(_structure(parts[1])))])
     around = re.fullmatch(r"(\\\{|[(\[{])(.*?)(\\\}|[)\]}])", s)
     if around and not _outside(s)[len(around[1]):-1].strip("\0"):
         opening, inner, closing = around.groups()
         parts, commas = _split(inner, "[,;]")
         if opening == r"\{" or opening == "{" and commas:
+            if any(part.startswith(r"\{") for part in parts):
+                return ("set of sets", tuple(sorted(set(map(_structure, parts)), key=repr)))
             return _set([_list(parts, commas)])           # {1,1,2} and {1,2} are one
         if commas:
             return ("tuple", opening + closing, tuple(map(_structure, parts)))
@@ -275,23 +296,44 @@ def _split(s: str, separator: str) -> tuple[list[str], list[str]]:
     return [s[a:b].strip() for a, b in zip(cuts[::2], cuts[1::2])], [m[0] for m in found]
 
 
+def _members(key: Hashable):
+    return key[1] if key[0] == "set" else [key]
+
+
 def _set(keys, repeats: bool = False) -> Hashable:
     """The union of keys: a set among them gives its members, and a set of one is that one."""
-    members = [member for key in keys for member in (key[1] if key[0] == "set" else [key])]
+    members = [member for key in keys for member in _members(key)]
     members = sorted(members if repeats else set(members), key=repr)
     return members[0] if len(members) == 1 else ("set", tuple(members))
 
 
+def _but(point: Hashable) -> Hashable:
+    return _set([("tuple", "()", (ENDS[r"-\infty"], point)), ("tuple", "()", (point, ENDS[r"\infty"]))])
+
+
+def _meet(left: Hashable, right: Hashable) -> Hashable:
+    """What two unions of intervals have in common."""
+    both = []
+    for pair in product(_members(left), _members(right)):
+        low, opening = max(((low, ends[0]) for _, ends, (low, _) in pair), key=lambda end: (MP.mpf(end[0][1]), end[1] == "("))
+        high, closing = min(((high, ends[1]) for _, ends, (_, high) in pair), key=lambda end: (MP.mpf(end[0][1]), end[1] == "]"))
+        if MP.mpf(low[1]) < MP.mpf(high[1]):
+            both.append(("tuple", opening + closing, (low, high)))
+    return _set(both)
+
+
 def _list(parts: list[str], separators: list[str]) -> Hashable:
-    """1,-2 and x=1, x=-2 have no order; x=1, y=2 is the point (1,2), its names in order."""
+    """1,-2 and x=1, x=-2 have no order; x=1, y=2 is the point (1,2), its names in order; x>2, x<5 is 2<x<5."""
     names = [part.split("=")[0].strip() for part in parts if part.count("=") == 1]
     if len(parts) == len({name.split("_")[0] for name in names}) > 1 and all(map(NAME.fullmatch, names)):
         return ("tuple", "()", tuple(_structure(part) for _, part in sorted(zip(names, parts))))
+    name, unequal, _ = parts[0].partition(r"\neq")        # x != 1, 2 is x != 1, x != 2
+    parts = [name + unequal + part if unequal and not re.search(RELATION, part) else part for part in parts]
     keys = list(map(_structure, parts))
-    match sorted(keys, key=lambda key: "'-inf'" not in repr(key)), separators:          # x > 2 and x < 5 is 2 < x < 5
-        case ([("tuple", below, (("value", "-inf"), ("value", high))), ("tuple", above, (("value", low), ("value", "inf")))],
-              [","]) if MP.mpf(low) < MP.mpf(high):
-            return ("tuple", above[0] + below[1], (("value", low), ("value", high)))
+    letters = {frozenset(re.findall(r"(?<![\\A-Za-z])[A-Za-z]", part)) for part in parts}
+    if set(separators) == {","} and list(map(len, letters)) == [1] and all(re.search(r"[<>]|\\[lgn]eq", part) for part in parts):
+        if all(key[0] != "inequality" for key in keys) and (both := reduce(_meet, keys))[1]:
+            return both
     return _set(keys, repeats=True)
 
 
@@ -301,21 +343,23 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
         if NAME.fullmatch(sides[-1]) and not NAME.fullmatch(sides[0]):                  # 5 = x
             sides = sides[::-1]
         left, right = sides[0], sides[-1]                 # of x = 10/2 = 5 the last
-        named = not left or NAME.fullmatch(left)
+        curve = left == "x" and re.search(r"(?<![A-Za-z\\])y", right)
+        named = not left or NAME.fullmatch(left) and not curve
         return _structure(right) if named or _structure(left) == _structure(right) else _compare(left, "=", right)
     if NAME.fullmatch(sides[0]) and signs in ([r"\in"], [r"\neq"]):
-        return _structure(sides[1] if signs == [r"\in"] else rf"(-\infty,{sides[1]})\cup({sides[1]},\infty)")
+        return _structure(sides[1]) if signs == [r"\in"] else _but(_structure(sides[1]))
     if signs[0] in (">", r"\geq"):                        # read every chain from small to large
         sides, signs = sides[::-1], [{">": "<", r"\geq": r"\leq"}.get(sign) for sign in signs[::-1]]
     if not set(signs) <= {"<", r"\leq"}:
         raise Unreadable
-    padded, steps = [r"-\infty", *sides, r"\infty"], ["<", *signs, "<"]                 # x < 5 is -oo < x < 5
-    for i, name in enumerate(sides):
-        if NAME.fullmatch(name) and len(sides) < 4:
-            ends = _structure(padded[i]), _structure(padded[i + 2])
-            if all(len(end) == 2 for end in ends):        # constants
-                return ("tuple", "(["[steps[i] != "<"] + ")]"[steps[i + 1] != "<"], ends)
-    return ("inequality", *map(_compare, sides, signs, sides[1:]))
+    for end in (0, -1):                                   # 0 < x < oo is 0 < x
+        if len(signs) > 1 and sides[end].replace(" ", "") in ENDS:
+            del sides[end], signs[end]
+    names = [side for side in sides if NAME.fullmatch(side)]
+    if len(names) == 1 and len(names[0]) > 1:             # f(x) > 2, AB > 2
+        sides = ["n_{0}" if side in names else side for side in sides]
+    steps = list(map(_compare, sides, signs, sides[1:]))
+    return reduce(_meet, steps) if all(step[0] == "tuple" for step in steps) else ("inequality", *steps)
 
 
 # ----------------------------------------------------------------------------------------- algebra
@@ -417,12 +461,19 @@ def _digits(values: list) -> tuple[str, ...]:
 
 
 def _compare(left: str, sign: str, right: str) -> Hashable:
-    """2x - y + 3 = 0 is y = 2x + 3, which is 2x + 3. Else left - right up to a factor, in inequalities a positive one."""
+    """Of degree one in its only letter, or an equation in y, it is solved: x + 1 = 3 is 2, -x < 5 is (-5,oo), y - 2x = 3 is 2x + 3.
+
+    Else left - right up to a factor, in inequalities a positive one."""
     difference = f"({left})-({right})"
-    if sign == "=" and "y" in _parse(difference)[1]:
-        at = list(zip(*(_values(difference, y=MP.mpf(y)) for y in range(3))))
-        if all(a != b and not _clean(a - 2 * b + c, abs(b)) for a, b, c in at):         # of degree one in y
-            return ("value", *_digits([a / (a - b) for a, b, _ in at]))
+    letters = {atom for atom in _parse(difference)[1] if _atom(atom, 0) != _atom(atom, 1)}
+    letter = "y" if sign == "=" and "y" in letters else min(letters) if len(letters) == 1 else None
+    at = letter and list(zip(*(_values(difference, **{letter: MP.mpf(n)}) for n in range(3))))
+    if letter and all(a != b and not _clean(a - 2 * b + c, abs(b)) for a, b, c in at):  # of degree one
+        root = ("value", *_digits([a / (a - b) for a, b, _ in at]))
+        if sign == "=":
+            return root
+        rising, closed = at[0][1] > at[0][0], sign == r"\leq"
+        return ("tuple", "(" + ")]"[closed], (ENDS[r"-\infty"], root)) if rising else ("tuple", "(["[closed] + ")", (root, ENDS[r"\infty"]))
     values = _values(difference)
     scale = values[0] if sign == "=" else abs(values[0])
     if len(digits := _digits([value / scale for value in values])) == 1:                # no variables: 1 = 2
@@ -434,29 +485,26 @@ def _power(base, exponent):
     if base != 0 and abs(exponent) * (abs(MP.mag(base)) + 1) > MAX_BITS:
         raise Unreadable
     if MP.im(base) == 0 > MP.re(base):                    # the real cube root of -8, -2, not 1 + i sqrt 3
-        for root in range(1, 100, 2):
-            if abs(exponent * root - (times := MP.nint(exponent * root))) < TINY:
-                return (-1) ** int(times) * MP.power(-base, exponent)
+        times = [MP.nint(exponent * root) for root in range(1, 100, 2) if abs(exponent * root - MP.nint(exponent * root)) < TINY]
+        return (-1) ** int(times[0]) * MP.power(-base, exponent) if times else MP.power(base, exponent)
     return MP.power(base, exponent)
-
-
-def _factorial(z):
-    """z!, or at a sample point any function with f(z) = z f(z - 1): enough for (n+1)! = (n+1) n!, and fast, unlike gamma."""
-    if not isinstance(z, MP.mpf) or abs(z) > (1000 if MP.isint(z) else 200):
-        raise Unreadable
-    n = int(MP.floor(z + TINY))
-    if abs(z - n) < TINY:
-        return MP.factorial(n)
-    return MP.exp(z - n) * math.prod(z - i for i in range(n)) / math.prod(z + i for i in range(1, 1 - n))
 
 
 def _binomial(n, k):
     if MP.isint(k) and 0 <= k < 100:
-        return math.prod(((n - i) / (i + 1) for i in range(int(k))), start=MP.one)
+        return math.prod((n - i) / (k - i) for i in range(int(k)))
     return _factorial(n) / _factorial(k) / _factorial(n - k)
 
 
-ELEMENTARY = {name: getattr(MP, name) for name in "sin cos tan cot sec csc asin acos atan sinh cosh tanh exp log".split()}
+def _factorial(z):
+    """z!, or between integers any function with f(z) = z f(z - 1): enough for (n+1)! = (n+1) n!, and fast, unlike gamma."""
+    if not isinstance(z, MP.mpf) or abs(z) > 3000:
+        raise Unreadable
+    n = int(MP.floor(z + TINY))
+    return MP.exp(z - n) * math.prod(z - i for i in range(n)) / math.prod(z + i for i in range(1, 1 - n))
+
+
+ELEMENTARY = {name: getattr(MP, name) for name in "sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh exp log".split()}
 OPERATIONS = ELEMENTARY | {
     "Add": lambda *z: sum(z), "Mul": lambda *z: math.prod(z), "Pow": _power, "Abs": abs, "factorial": _factorial,
     "binomial": _binomial, "floor": lambda z: MP.floor(z + TINY), "ceiling": lambda z: MP.ceil(z - TINY)}
