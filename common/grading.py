@@ -2,19 +2,16 @@ r"""Which answers are the same? Every number that this project prints is decided
 
     completion --extract--> answer --normalise--> plain LaTeX --structure--> scalars --algebra--> key
 
-Two answers are equal when their keys are. A key is hashable, so a vote over N answers is one pass
-over a dictionary, where asking "are these two equal?" of every pair would take N^2 questions.
-
   extract     the last \boxed{...}, else what follows "the answer is"
   normalise   one spelling for one thing: \dfrac, \frac12, \left(, $, %, 1{,}000, Unicode
-  structure   lists, sets, intervals, unions, matrices, \pm, equations, units: taken apart down to scalars
+  structure   lists, sets, intervals, matrices, \pm, equations, inequalities, units: taken apart down to scalars
   algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 800 digits, at four fixed
               points if it has variables; expressions that agree there are the same expression
-  key         those values; for what cannot be read as mathematics, the normalised text
+  key         those values; for what cannot be read as mathematics, the normalised text. Equal answers have equal
+              keys, so a vote is one pass over a dictionary, where comparing all pairs would take N^2 questions
 
-Why evaluate? It is the Schwartz-Zippel test for identities. sympy's simplify() is slow, can hang, and
-leaves equal expressions apart (nested radicals, trigonometry); a value costs one operation per node
-of the tree, at fixed precision. So nothing takes long or much memory, and there is no timer.
+Why evaluate? It is the Schwartz-Zippel test for identities. sympy's simplify() is slow, can hang, and leaves equal
+expressions apart; a value costs one operation per node of the tree, at fixed precision: no timer is needed.
 
 Model text never reaches eval, nor sympify(str) or parse_expr, which call it: the parser sees a
 short list of allowed commands, with a numbered placeholder for each number and each letter.
@@ -27,7 +24,7 @@ import threading
 import unicodedata
 from collections.abc import Hashable
 from functools import lru_cache, reduce
-from itertools import accumulate, product
+from itertools import accumulate, count, product
 
 import mpmath
 
@@ -80,16 +77,11 @@ BOX = re.compile(
 
 
 def extract_answer(completion: str) -> str | None:
-    r"""The final answer that a completion states, or None.
+    r"""The final answer that a completion states, or None: the last number in a text is no statement of an answer.
 
-    - The last box wins: \boxed{..}, \boxed {..} or \fbox{..}, with braces inside up to 12 deep. Of a box in
-      a box, the outer one counts.
-    - An empty box says nothing, so it does not displace an earlier one.
-    - A box that is never closed (the completion was cut off) ends with its line, or at a "$".
-    - \boxed 5, without braces, holds what stands before the next space or "$".
-    - Without any box: the sentence or line after the last "answer is", "answer:" or "####"; of a
-      line with mathematics in $..$ or \(..\), the first of that.
-    - Else None: the last number in a text is not a statement of an answer.
+    The last \boxed{..} or \fbox{..} with something in it; of one in another, the outer; with braces up to 12 deep. One that is
+    never closed (the completion was cut off) ends with its line or at a "$"; one without braces, at a space or a "$". Without
+    a box, the sentence or line after the last "answer is", "answer:" or "####"; if it has $..$ or \(..\), the first of those.
     """
     answer = None
     for box in BOX.finditer(completion):
@@ -113,7 +105,7 @@ def canonical_form(answer: str) -> Hashable:
 @lru_cache(maxsize=2048)
 def _key(answer: str) -> Hashable:
     try:
-        return _number(answer) or _structure(_normalise(answer))
+        return _structure(_normalise(answer))
     except Exception:                                     # whatever it is, it has a key
         return _text(_normalise(answer))
 
@@ -123,22 +115,22 @@ def _key(answer: str) -> Hashable:
 GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega pi "
          "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell").split()
 FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh log ln exp".split()
-REALS = r"(-\infty,\infty)"
 
-# Spellings of one thing, behind the one that is kept. Of fonts, sizes, spaces, dollars and per cents, nothing is.
+# What is written in many ways: the spelling that is kept, and the others. Of fonts, sizes, spaces and currencies nothing is kept.
 SAME = {
-    " ": r"\left. \right. \left \right \middle \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \mathbf \mathit \mathsf "
-         r"\boldsymbol \pmb \bm \bf \rm \it \tiny \small \normalsize \large \Large \LARGE \huge \Huge \displaystyle \textstyle \limits "
-         r"\vec \hat \widehat \overrightarrow \angle ∠ \triangle △ \underline \boxed \fbox \ensuremath \mathop \therefore \quad \qquad "
-         "\\enspace \\thinspace \\newline \\hfill \\, \\; \\: \\! \\( \\) \\[ \\] ~ $ \\$ % \\% € £ ¥ ₹ ¢ \\pounds \\euro \\textcent \" \0",
+    " ": r"\left. \right. \left \right \middle \mathbf \mathit \mathsf \mathop \boldsymbol \pmb \bm \bf \rm \it "
+         r"\displaystyle \textstyle \limits \vec \hat \widehat \overrightarrow \angle ∠ \triangle △ \underline \boxed \fbox "
+         r"\ensuremath \therefore \quad \qquad \enspace \thinspace \newline \hfill \, \; \: \! \( \) \[ \] ~ $ \$ % \% € £ ¥ "
+         r"₹ ¢ \pounds \euro \textcent " '" \0',
     r"\frac": r"\dfrac \tfrac \cfrac \nicefrac \sfrac", r"\binom": r"\dbinom \tbinom", r"\sqrt": r"√ \surd", r"\sqrt[3]": "∛",
-    r"\leq": r"\le \leqslant \leqq ≤ <=", r"\geq": r"\ge \geqslant \geqq ≥ >=", r"\neq": r"\ne ≠ != \not=", "<": r"\lt", ">": r"\gt",
-    r"\approx": "≈", "=": r":= \coloneqq", r"\in": "∈", r"\cup": r"∪ \bigcup", r"\emptyset": r"∅ \varnothing", REALS: r"\R ℝ",
-    r"\infty": r"∞ \infinity \oo", r"\pm": "± +/-", r"\mp": "∓", r"\cdot": "· ⋅ • ∙", r"\times": "×", "*": r"\ast", "^": "**",
-    "/": "÷ ⁄", "-": "− – —", r"\tan": r"\tg", r"\cot": r"\ctg", r"\log": r"\lg", r"\bar": r"\overline \dot", r"\dots": r"\ldots \cdots … ...",
-    "(": r"\langle ⟨", ")": r"\rangle ⟩", r"\{": r"\lbrace", r"\}": r"\rbrace", "|": r"\lvert \rvert \vert \mid", r"\|": r"\lVert \rVert",
-    r"\lfloor": "⌊", r"\rfloor": "⌋", r"\lceil": "⌈", r"\rceil": "⌉", r"\setminus": r"\backslash ∖", r"^\circ": r"° \degree \degrees",
-    "'": r"\prime ′", ":": r"\colon", ",": r"\&", r"\epsilon": r"\varepsilon", r"\phi": r"\varphi", r"\\": r"\\"}
+    r"\leq": r"\le \leqslant \leqq ≤ <=", r"\geq": r"\ge \geqslant \geqq ≥ >=", r"\neq": r"\ne ≠ != \not=", "<": r"\lt",
+    ">": r"\gt", "=": r":= \coloneqq", r"\approx": "≈", r"\in": "∈", r"\cup": r"∪ \bigcup", r"\emptyset": r"∅ \varnothing",
+    r"(-\infty,\infty)": r"\R ℝ", r"\infty": r"∞ \infinity \oo", r"\pm": "± +/-", r"\mp": "∓", r"\times": "×",
+    r"\cdot": r"* \ast · ⋅ • ∙", "/": "÷ ⁄", "-": "− – —", "^": "**", r"\tan": r"\tg", r"\cot": r"\ctg", r"\log": r"\lg",
+    r"\bar": r"\overline \dot", r"\dots": r"\ldots \cdots … ...", "(": r"\langle ⟨", ")": r"\rangle ⟩", r"\{": r"\lbrace",
+    r"\}": r"\rbrace", "|": r"\lvert \rvert \vert \mid", r"\|": r"\lVert \rVert", r"\lfloor": "⌊", r"\rfloor": "⌋",
+    r"\lceil": "⌈", r"\rceil": "⌉", r"\setminus": r"\backslash ∖", r"^\circ": r"° \degree \degrees", "'": r"\prime ′",
+    ":": r"\colon", ",": r"\&", r"\epsilon": r"\varepsilon", r"\phi": r"\varphi", r"\\": r"\\"}
 SPELLINGS = {old: new for new, spellings in SAME.items() for old in spellings.split(" ") if old} | {"\\ ": " "} | {
     sign: "\\" + name for sign, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", GREEK)}
 WORDS = {"thousand": r"\cdot10^3 ", "million": r"\cdot10^6 ", "billion": r"\cdot10^9 ", "and": " , ", "or": r"\cup "}
@@ -148,17 +140,18 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     ("[₀-₉]+", r"_{\g<0>}"), ("[⁰¹²³⁴-⁹⁻]+", lambda m: "^{%s}" % m[0].replace("⁻", "-")),
     ("[¼-¾⅐-⅞]", lambda m: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", m[0]).split("⁄"))),
     (r"(?<=[0-9])(?:,\s*\\!|\{,\}|\\,|\\ )\s*(?=[0-9]{3})", ""),                       # 10,\!080
+    (r"\\begin\s*\{((?!\w*matrix|array)\w+\*?)\}(.*)\\end\s*\{\1\}", lambda m: m[2].replace("&", " ").replace(r"\\", ",")),
     (r"\\(?:(?:text)?color|tag|[hvm]space)\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]", " "),
+    (r"\\(?:[bB]igg?[lrm]?|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![A-Za-z])", " "),
     (r"\\math(?:bb|bf)\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
     (r"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
-    ("|".join(re.escape(old) + "(?![A-Za-z])" * (old[0] == "\\" and old[-1].isalpha()) for old in sorted(SPELLINGS, key=len)[::-1]),
-     lambda m: SPELLINGS[m[0]] + " " * (SPELLINGS[m[0]][-1].isalpha() and m.string[m.end():m.end() + 1].isalpha())),
+    ("|".join(re.escape(old) + "(?![A-Za-z])" * bool(re.match(r"\\[A-Za-z]+$", old)) for old in sorted(SPELLINGS, key=len)[::-1]),
+     lambda m: SPELLINGS[m[0]] + " " * (SPELLINGS[m[0]] + m.string[m.end():m.end() + 1])[-2:].isalpha()),
     (r"[^\0-\x7f]", lambda m: unicodedata.normalize("NFKC", m[0])[:3]),
     # Degrees are a unit, which the question has named, save inside a trigonometric function.
     (r"([0-9.]+|[A-Za-z]|\\[a-z]+|)\s*\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})",
      lambda m: r"{(%s\cdot\frac{\pi}{180})}" % m[1] if re.search(TRIG, m.string) else m[1] + " "),
     # Sets and intervals, environments, bounds
-    (r"\\begin\s*\{((?!\w*matrix|array)\w+\*?)\}(.*)\\end\s*\{\1\}", lambda m: m[2].replace("&", " ").replace(r"\\", ",")),
     (r"\\+$", ""),
     (r"([][])([^][(),]+,[^][(),]+)([][])", lambda m: "(["[m[1] == "["] + m[2] + ")]"[m[3] == "]"]),    # [0,1[
     (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
@@ -181,8 +174,8 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     *[(rf"(\\(?:frac|binom)\s*(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,    # \frac12: one brace at a time
     (r"\|([^|]*)\|(?=\s*\^)", r"(|\1|)"),                                              # the parser cannot read |x|^{2}
     (rf"\\({TRIG})\s*\^\s*\{{\s*-\s*1\s*\}}", r"\\arc\1 "),
-    (rf"(\\(?:{'|'.join(FUNCTIONS)})(?:\s*[_^]\{{[^{{}}]*\}})?)((?:[^-+(){{}}|\\]|\\frac|\\sqrt|\\pi|\{{{INSIDE}\}})+)(?=\\cdot|\\times|\*)",
-     r"\1(\2)"),                                                                       # \ln 2 \cdot \ln 3
+    (rf"(\\(?:{'|'.join(FUNCTIONS)})(?:\s*[_^]\{{[^{{}}]*\}})?)"                         # \ln 2 \cdot \ln 3: where \ln ends
+     rf"((?:[^-+(){{}}|\\]|\\frac|\\sqrt|\\pi|\{{{INSIDE}\}})+)(?=\\cdot|\\times)", r"\1(\2)"),
     (r"(?<=[0-9])\s*x\s*(?=10\s*\^)", r"\\cdot "),                                     # 2 x 10^3
     # Numbers
     (r"(?<![0-9.^_/}])([0-9]+)\s*/\s*([0-9]+)(?![0-9.^])", r"\\frac{\1}{\2}"),          # 1/2x is x/2
@@ -215,6 +208,8 @@ def _text(plain: str) -> Hashable:
 MATRIX = re.compile(r"([^=,;()\[\]]*?)\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}")
 RELATION = r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]"
 ENDS = {r"\infty": ("value", "inf"), r"+\infty": ("value", "inf"), r"-\infty": ("value", "-inf")}
+REALS = ("tuple", "()", (ENDS[r"-\infty"], ENDS[r"\infty"]))
+NUMBER = re.compile(r"(?=.*[0-9])(?:\\frac\{([0-9]+)\}\{([0-9]+)\}|([+-]?[0-9]*\.?[0-9]*))")
 # What may stand left of "=" as a mere name: \text{Area}, (x,y), \frac{dy}{dx}, \frac{AB}{BC}, [ABC], |AB|, AB:BC, m\angle A,
 # x, Area, \theta, \bar x; each with an index, primes or an argument: a_1, f(x), f^{-1}(x), P(A|B).
 NAME = re.compile(
@@ -224,15 +219,8 @@ NAME = re.compile(
 # Words after mathematics: "cm"^2, cm, miles per hour, apples; but not p.m., directions, or letters such as abc.
 POWER, NO_UNIT = r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?", r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))'
 UNIT = re.compile(
-    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in|yd|mi|hr'
-    rf"|sq|cu)\.?(?:/[a-z]+)?{POWER})+$")
-
-
-def _number(s: str) -> Hashable | None:
-    """The fast path. Most votes end here, without sympy."""
-    if re.fullmatch(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]+\.?[0-9]*|\.[0-9]+|\\frac\{[0-9]+\}\{[0-9]+\})", s):
-        above, _, below = s.replace(r"\frac{", "").replace("}{", "/").replace("}", "").partition("/")
-        return ("value", *_digits([MP.mpf(above) / MP.mpf(below or 1)]))
+    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in'
+    rf"|yd|mi|hr|sq|cu)\.?(?:/[a-z]+)?{POWER})+$")
 
 
 def _structure(s: str) -> Hashable:
@@ -240,8 +228,10 @@ def _structure(s: str) -> Hashable:
     s = s.strip()
     if not s:
         raise Unreadable
-    if key := _number(s) or ENDS.get(s.replace(" ", "")):
-        return key
+    if s.replace(" ", "") in ENDS:
+        return ENDS[s.replace(" ", "")]
+    if number := NUMBER.fullmatch(s):                     # most votes end here, without the parser
+        return ("value", *_digits([MP.mpf(number[1] or number[3]) / MP.mpf(number[2] or 1)]))
     if s[0] == s[-1] == '"' and s.count('"') == 2:
         return _structure(s[1:-1])
     if matrix := MATRIX.fullmatch(s):                     # a factor in front is one of each entry
@@ -276,7 +266,11 @@ def _structure(s: str) -> Hashable:
     if (unit := UNIT.search(s)) and re.search(r"[0-9]|\\(?:pi|sqrt|frac)", s[:unit.start()]):
         return _structure(s[:unit.start()])
     try:
-        return ("value", *_digits(_values(s)))
+        values = _values(s)
+        if "i" not in _parse(s)[1] and any(map(MP.im, values[1:3])):
+            # \ln xy is \ln x + \ln y: where letters are negative, only real parts count. But \ln |x| is not \ln x.
+            return ("value", *_digits([values[0], *map(MP.re, values[1:3]), values[3]]), "complex")
+        return ("value", *_digits(values))
     except (ValueError, ArithmeticError):                 # unreadable, log 0, 1/0
         return _text(s)
 
@@ -315,10 +309,10 @@ def _meet(left: Hashable, right: Hashable) -> Hashable:
     """What two unions of intervals have in common."""
     both = []
     for pair in product(_members(left), _members(right)):
-        low, opening = max(((low, ends[0]) for _, ends, (low, _) in pair), key=lambda end: (MP.mpf(end[0][1]), end[1] == "("))
-        high, closing = min(((high, ends[1]) for _, ends, (_, high) in pair), key=lambda end: (MP.mpf(end[0][1]), end[1] == "]"))
-        if MP.mpf(low[1]) < MP.mpf(high[1]):
-            both.append(("tuple", opening + closing, (low, high)))
+        low, _, left_end, opening = max((MP.mpf(low[1]), ends[0] == "(", low, ends[0]) for _, ends, (low, _) in pair)
+        high, _, right_end, closing = min((MP.mpf(high[1]), ends[1] == "]", high, ends[1]) for _, ends, (_, high) in pair)
+        if low < high:
+            both.append(("tuple", opening + closing, (left_end, right_end)))
     return _set(both)
 
 
@@ -332,7 +326,7 @@ def _list(parts: list[str], separators: list[str]) -> Hashable:
     keys = list(map(_structure, parts))
     letters = {frozenset(re.findall(r"(?<![\\A-Za-z])[A-Za-z]", part)) for part in parts}
     if set(separators) == {","} and list(map(len, letters)) == [1] and all(re.search(r"[<>]|\\[lgn]eq", part) for part in parts):
-        if all(key[0] != "inequality" for key in keys) and (both := reduce(_meet, keys))[1]:
+        if "inequality" not in {key[0] for key in keys} and (both := reduce(_meet, keys))[1]:
             return both
     return _set(keys, repeats=True)
 
@@ -352,14 +346,10 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
         sides, signs = sides[::-1], [{">": "<", r"\geq": r"\leq"}.get(sign) for sign in signs[::-1]]
     if not set(signs) <= {"<", r"\leq"}:
         raise Unreadable
-    for end in (0, -1):                                   # 0 < x < oo is 0 < x
-        if len(signs) > 1 and sides[end].replace(" ", "") in ENDS:
-            del sides[end], signs[end]
     names = [side for side in sides if NAME.fullmatch(side)]
-    if len(names) == 1 and len(names[0]) > 1:             # f(x) > 2, AB > 2
-        sides = ["n_{0}" if side in names else side for side in sides]
-    steps = list(map(_compare, sides, signs, sides[1:]))
-    return reduce(_meet, steps) if all(step[0] == "tuple" for step in steps) else ("inequality", *steps)
+    sides = ["n_{0}" if [side] == names and len(side) > 1 else side for side in sides]  # f(x) > 2, AB > 2
+    steps = [_compare(a, sign, b) for a, sign, b in zip(sides, signs, sides[1:]) if a not in ENDS and b not in ENDS]
+    return reduce(_meet, steps, REALS) if all(step[0] == "tuple" for step in steps) else ("inequality", *steps)
 
 
 # ----------------------------------------------------------------------------------------- algebra
@@ -367,9 +357,8 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
 TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:(?![abcxyz]+(?![A-Za-z]))[A-Za-z]{3,}|[Nn]o(?![A-Za-z]))"      # a word; but xyz is a product
     r"|(?P<atom>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?!\s*[0-9.])|(?:[A-Za-z]|\\(?:%s)(?![A-Za-z]))(?:\s*_\s*\{\s*\w+\s*\})?)"
-    r"|(?P<syntax>\\(?:log\s*_|(?:%s|frac|sqrt|cdot|times|div|lfloor|rfloor|lceil|rceil|binom)(?![A-Za-z]))|[-+*/^(){}\[\]|!\s])"
+    r"|(?P<syntax>\\(?:log\s*_|(?:%s|frac|sqrt|cdot|times|div|lfloor|rfloor|lceil|rceil|binom)(?![A-Za-z]))|[-+/^(){}\[\]|!\s])"
     r"|." % ("|".join(GREEK), "|".join(FUNCTIONS)), re.A | re.S)
-POINTS = range(4)
 
 
 @lru_cache(maxsize=64)
@@ -383,17 +372,12 @@ def _parse(s: str) -> tuple:
     import antlr4                                         # 0.4 s with sympy: not for a vote over integers
     from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 
-    atoms = []
-
-    def placeholder(token: re.Match) -> str:
-        if token["atom"]:
-            atoms.append(re.sub(r"[\\{}\s]", "", token["atom"]))
-            return r"\variable{%d}" % (len(atoms) - 1)
-        if not token["syntax"]:
-            raise Unreadable
-        return r"\cdot " if token["syntax"] == "*" else token["syntax"]
-
-    latex = TOKEN.sub(placeholder, s)
+    tokens = list(TOKEN.finditer(s))
+    if not all(token["atom"] or token["syntax"] for token in tokens):
+        raise Unreadable
+    atoms = [re.sub(r"[\\{}\s]", "", token["atom"]) for token in tokens if token["atom"]]
+    number = count()
+    latex = "".join(token["syntax"] or rf"\variable{{{next(number)}}}" for token in tokens)
     try:
         with LOCK:
             converter = _Latex2Sympy()                    # a new one each time: it remembers variables
@@ -412,7 +396,7 @@ def _parse(s: str) -> tuple:
 def _values(s: str, **given) -> list:
     """The values of a scalar at all points, at one if it has no variables; `given` are those of some variables."""
     tree, atoms = _parse(s)
-    points = POINTS if any(_atom(atom, 0) != _atom(atom, 1) for atom in atoms) else POINTS[:1]
+    points = range(4 if any(_atom(atom, 0) != _atom(atom, 1) for atom in atoms) else 1)
     return [_evaluate(tree, [given[atom] if atom in given else _atom(atom, k) for atom in atoms]) for k in points]
 
 
@@ -435,14 +419,14 @@ def _evaluate(node, atoms: list):
 
 @lru_cache(maxsize=1024)
 def _atom(name: str, k: int):
-    """What a placeholder is worth at point k. Variables are positive at 0 and 3, negative at 1: |x| is not x."""
+    """What a placeholder is worth at point k. Variables are positive at 0 and 3, negative at 1, at 2 x is positive, y negative."""
     if name[0] in ".0123456789":
         return MP.mpf(name)
     if name in ("pi", "e", "i"):
         return MP.j if name == "i" else +getattr(MP, name)
     digest = hashlib.sha512(f"{name} {k}".encode()).digest()
     size = MP.mpf(int.from_bytes(digest, "big")) / 2 ** 512 + 0.2 + 7 * k               # nor is |x + 2| x + 2
-    return -size if k == 1 or k == 2 and digest[0] % 2 else size
+    return -size if k == 1 or k == 2 and ord(name[-1]) % 2 else size
 
 
 def _clean(z, scale):
@@ -461,9 +445,8 @@ def _digits(values: list) -> tuple[str, ...]:
 
 
 def _compare(left: str, sign: str, right: str) -> Hashable:
-    """Of degree one in its only letter, or an equation in y, it is solved: x + 1 = 3 is 2, -x < 5 is (-5,oo), y - 2x = 3 is 2x + 3.
-
-    Else left - right up to a factor, in inequalities a positive one."""
+    """An equation in y or one letter, or an inequality in one, is solved if it is of degree one: 2x < 6 is (-oo,3), y - 2x = 3 is
+    2x + 3. Of others, left - right is known up to a factor, in inequalities a positive one."""
     difference = f"({left})-({right})"
     letters = {atom for atom in _parse(difference)[1] if _atom(atom, 0) != _atom(atom, 1)}
     letter = "y" if sign == "=" and "y" in letters else min(letters) if len(letters) == 1 else None
@@ -472,8 +455,9 @@ def _compare(left: str, sign: str, right: str) -> Hashable:
         root = ("value", *_digits([a / (a - b) for a, b, _ in at]))
         if sign == "=":
             return root
-        rising, closed = at[0][1] > at[0][0], sign == r"\leq"
-        return ("tuple", "(" + ")]"[closed], (ENDS[r"-\infty"], root)) if rising else ("tuple", "(["[closed] + ")", (root, ENDS[r"\infty"]))
+        if at[0][1] > at[0][0]:
+            return ("tuple", "(]" if sign == r"\leq" else "()", (ENDS[r"-\infty"], root))
+        return ("tuple", "[)" if sign == r"\leq" else "()", (root, ENDS[r"\infty"]))
     values = _values(difference)
     scale = values[0] if sign == "=" else abs(values[0])
     if len(digits := _digits([value / scale for value in values])) == 1:                # no variables: 1 = 2
@@ -485,8 +469,10 @@ def _power(base, exponent):
     if base != 0 and abs(exponent) * (abs(MP.mag(base)) + 1) > MAX_BITS:
         raise Unreadable
     if MP.im(base) == 0 > MP.re(base):                    # the real cube root of -8, -2, not 1 + i sqrt 3
-        times = [MP.nint(exponent * root) for root in range(1, 100, 2) if abs(exponent * root - MP.nint(exponent * root)) < TINY]
-        return (-1) ** int(times[0]) * MP.power(-base, exponent) if times else MP.power(base, exponent)
+        for root in range(1, 100, 2):
+            times = exponent * root
+            if abs(times - MP.nint(times)) < TINY:
+                return (-1) ** int(MP.nint(times)) * MP.power(-base, exponent)
     return MP.power(base, exponent)
 
 
@@ -504,7 +490,7 @@ def _factorial(z):
     return MP.exp(z - n) * math.prod(z - i for i in range(n)) / math.prod(z + i for i in range(1, 1 - n))
 
 
-ELEMENTARY = {name: getattr(MP, name) for name in "sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh exp log".split()}
+ELEMENTARY = {name: getattr(MP, name) for name in (function.replace("arc", "a") for function in FUNCTIONS)}
 OPERATIONS = ELEMENTARY | {
     "Add": lambda *z: sum(z), "Mul": lambda *z: math.prod(z), "Pow": _power, "Abs": abs, "factorial": _factorial,
     "binomial": _binomial, "floor": lambda z: MP.floor(z + TINY), "ceiling": lambda z: MP.ceil(z - TINY)}
