@@ -141,7 +141,7 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     ("[¼-¾⅐-⅞]", lambda m: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", m[0]).split("⁄"))),
     (r"(?<=[0-9])(?:,\s*\\!|\{,\}|\\,|\\ )\s*(?=[0-9]{3})", ""),                       # 10,\!080
     (r"\\begin\s*\{((?!\w*matrix|array)\w+\*?)\}(.*)\\end\s*\{\1\}", lambda m: m[2].replace("&", " ").replace(r"\\", ",")),
-    (r"\\(?:(?:text)?color|tag|[hvm]space)\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]", " "),
+    (r"\\(?:(?:text)?color|tag|[hvm]space)\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]|\\+$", " "),
     (r"\\(?:[bB]igg?[lrm]?|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![A-Za-z])", " "),
     (r"\\math(?:bb|bf)\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
     (r"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
@@ -152,7 +152,6 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"([0-9.]+|[A-Za-z]|\\[a-z]+|)\s*\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})",
      lambda m: r"{(%s\cdot\frac{\pi}{180})}" % m[1] if re.search(TRIG, m.string) else m[1] + " "),
     # Sets and intervals, environments, bounds
-    (r"\\+$", ""),
     (r"([][])([^][(),]+,[^][(),]+)([][])", lambda m: "(["[m[1] == "["] + m[2] + ")]"[m[3] == "]"]),    # [0,1[
     (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
     (r"\\\{\s*\\\}", r"\\emptyset "), (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*?)\\\}", r"{\1}"),  # {x | x > 3}
@@ -291,6 +290,7 @@ def _split(s: str, separator: str) -> tuple[list[str], list[str]]:
 
 
 def _members(key: Hashable):
+    """What a union is of."""
     return key[1] if key[0] == "set" else [key]
 
 
@@ -302,6 +302,7 @@ def _set(keys, repeats: bool = False) -> Hashable:
 
 
 def _but(point: Hashable) -> Hashable:
+    """All real numbers but one."""
     return _set([("tuple", "()", (ENDS[r"-\infty"], point)), ("tuple", "()", (point, ENDS[r"\infty"]))])
 
 
@@ -455,7 +456,7 @@ def _compare(left: str, sign: str, right: str) -> Hashable:
         root = ("value", *_digits([a / (a - b) for a, b, _ in at]))
         if sign == "=":
             return root
-        if at[0][1] > at[0][0]:
+        if MP.re(at[0][1] - at[0][0]) > 0:
             return ("tuple", "(]" if sign == r"\leq" else "()", (ENDS[r"-\infty"], root))
         return ("tuple", "[)" if sign == r"\leq" else "()", (root, ENDS[r"\infty"]))
     values = _values(difference)

@@ -360,7 +360,8 @@ def test_random_text_never_raises_and_is_fast():
     rng = random.Random(8)
     tokens = (r"\frac \sqrt { } ( ) [ ] ^ _ x y 2 3.5 10 - + * / ! | \sin \log \pi i e , \pm \cup = < \leq \text{ \\ & \{ \} "
               r"\infty \binom ^\circ cm or and east % $ . \overline \lfloor \rfloor 9^{9} \boxed{ ' 1,000 \left \right \in \over "
-              r"\begin{pmatrix} \end{pmatrix}").split() + [" ", "\0", "π", "²", '"', "\n"]
+              r"\begin{pmatrix} \end{pmatrix} \neq \setminus \in \R > \geq \cdot \ln \log_2 f(x) x> AB [ ] \begin{cases} \end{cases} "
+              r"\color{red} \mid a_1").split() + [" ", "\0", "π", "²", '"', "\n"]
     for _ in range(1500):
         text = "".join(rng.choices(tokens, k=rng.randint(1, 50)))
         start = time.process_time()
