@@ -35,6 +35,7 @@ MP = mpmath.MPContext()      # a private context: the precision of the shared on
 MP.dps, KEPT = 800, 640      # digits computed, and digits kept in a key: 2^{2024} has 610
 TINY = MP.mpf(10) ** -700    # more than rounding leaves of a sum that is zero
 LARGEST = MP.mpf(10) ** 640  # argument of a function: \sin 10^{10000} would need 10,000 digits of pi
+STEP = 1001.25               # of the points at which a line is told from a curve: |x + 2| > 3 is not x + 2 > 3
 LOCK = threading.Lock()      # the parser's grammar keeps a cache that all threads share
 INSIDE = r"(?:[^{}\\]++|\\.)*+"                           # of braces; each round allows one more level of them
 for _ in range(12):
@@ -127,7 +128,7 @@ SAME = {
     ">": r"\gt", "=": r":= \coloneqq", r"\approx": "≈", r"\in": "∈", r"\cup": r"∪ \bigcup", r"\emptyset": r"∅ \varnothing",
     r"(-\infty,\infty)": r"\R ℝ", r"\infty": r"∞ \infinity \oo", r"\pm": "± +/-", r"\mp": "∓", r"\times": "×",
     r"\cdot": r"* \ast · ⋅ • ∙", "/": "÷ ⁄", "-": "− – —", "^": "**", r"\tan": r"\tg", r"\cot": r"\ctg", r"\log": r"\lg",
-    r"\bar": r"\overline \dot", r"\dots": r"\ldots \cdots … ...", "(": r"\langle ⟨", ")": r"\rangle ⟩", r"\{": r"\lbrace",
+    r"\bar": r"\overline \dot", r"\dots": r"\ldots \cdots …", "(": r"\langle ⟨", ")": r"\rangle ⟩", r"\{": r"\lbrace",
     r"\}": r"\rbrace", "|": r"\lvert \rvert \vert \mid", r"\|": r"\lVert \rVert", r"\lfloor": "⌊", r"\rfloor": "⌋",
     r"\lceil": "⌈", r"\rceil": "⌉", r"\setminus": r"\backslash ∖", r"^\circ": r"° \degree \degrees", "'": r"\prime ′",
     ":": r"\colon", ",": r"\&", r"\epsilon": r"\varepsilon", r"\phi": r"\varphi", r"\\": r"\\"}
@@ -191,6 +192,7 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
 
 def _normalise(text: str) -> str:
     """One spelling for one thing. The rules run in order; what one is for stands beside it, if unclear."""
+    text = text.replace("...", r"\dots ")
     for pattern, new in REWRITES:
         text = pattern.sub(new, " ".join(text.split()).strip(" ;:,*`").rstrip(" .;:,"))
     return " ".join(text.split())
@@ -256,7 +258,7 @@ def _structure(s: str) -> Hashable:
         parts, commas = _split(inner, "[,;]")
         if opening == r"\{" or opening == "{" and commas:
             if any(part.startswith(r"\{") for part in parts):
-                return ("set of sets", tuple(sorted(set(map(_structure, parts)), key=repr)))
+                return ("set of sets", tuple(sorted({(part.startswith(r"\{"), _structure(part)) for part in parts}, key=repr)))
             return _set([_list(parts, commas)])           # {1,1,2} and {1,2} are one
         if commas:
             return ("tuple", opening + closing, tuple(map(_structure, parts)))
@@ -321,13 +323,16 @@ def _list(parts: list[str], separators: list[str]) -> Hashable:
     """1,-2 and x=1, x=-2 have no order; x=1, y=2 is the point (1,2), its names in order; x>2, x<5 is 2<x<5."""
     names = [part.split("=")[0].strip() for part in parts if part.count("=") == 1]
     if len(parts) == len({name.split("_")[0] for name in names}) > 1 and all(map(NAME.fullmatch, names)):
-        return ("tuple", "()", tuple(_structure(part) for _, part in sorted(zip(names, parts))))
+        values = tuple(_structure(part) for _, part in sorted(zip(names, parts)))
+        return ("tuple", "()", values) if "," in separators else ("either", *sorted(names), values)
     name, unequal, _ = parts[0].partition(r"\neq")        # x != 1, 2 is x != 1, x != 2
     parts = [name + unequal + part if unequal and not re.search(RELATION, part) else part for part in parts]
     keys = list(map(_structure, parts))
-    letters = {frozenset(re.findall(r"(?<![\\A-Za-z])[A-Za-z]", part)) for part in parts}
-    if set(separators) == {","} and list(map(len, letters)) == [1] and all(re.search(r"[<>]|\\[lgn]eq", part) for part in parts):
-        if "inequality" not in {key[0] for key in keys} and (both := reduce(_meet, keys))[1]:
+    if set(separators) == {","} and all(re.search(r"[<>]|\\[lgn]eq", part) for part in parts):
+        letters = ["".join(sorted(set(re.findall(r"(?<![\\A-Za-z])[A-Za-z]", part)))) for part in parts]
+        if len(set(letters)) > 1:
+            return ("conditions", tuple(sorted(zip(letters, keys), key=repr)))
+        if len(letters[0]) == 1 and "inequality" not in {key[0] for key in keys} and (both := reduce(_meet, keys))[1]:
             return both
     return _set(keys, repeats=True)
 
@@ -451,12 +456,12 @@ def _compare(left: str, sign: str, right: str) -> Hashable:
     difference = f"({left})-({right})"
     letters = {atom for atom in _parse(difference)[1] if _atom(atom, 0) != _atom(atom, 1)}
     letter = "y" if sign == "=" and "y" in letters else min(letters) if len(letters) == 1 else None
-    at = letter and list(zip(*(_values(difference, **{letter: MP.mpf(n)}) for n in range(3))))
-    if letter and all(a != b and not _clean(a - 2 * b + c, abs(b)) for a, b, c in at):  # of degree one
-        root = ("value", *_digits([a / (a - b) for a, b, _ in at]))
+    at = letter and list(zip(*(_values(difference, **{letter: MP.mpf(1 + n * STEP)}) for n in (0, -1, 1))))
+    if letter and all(a != b and not _clean(a - 2 * b + c, abs(b)) for b, a, c in at):  # of degree one
+        root = ("value", *_digits([1 - STEP * b / (b - a) for b, a, _ in at]))
         if sign == "=":
             return root
-        if MP.re(at[0][1] - at[0][0]) > 0:
+        if MP.re(at[0][0] - at[0][1]) > 0:
             return ("tuple", "(]" if sign == r"\leq" else "()", (ENDS[r"-\infty"], root))
         return ("tuple", "[)" if sign == r"\leq" else "()", (root, ENDS[r"\infty"]))
     values = _values(difference)
