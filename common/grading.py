@@ -156,7 +156,7 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"([][])([^][(),]+,[^][(),]+)([][])", lambda m: "(["[m[1] == "["] + m[2] + ")]"[m[3] == "]"]),    # [0,1[
     (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
     (r"\\\{\s*\\\}", r"\\emptyset "), (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*?)\\\}", r"{\1}"),  # {x | x > 3}
-    (r"(.*[=0-9].*?)\\approx.*", r"\1"), (r"\\approx", "="),                           # of x = \pi \approx 3.14 the exact
+    (r"^(?=.*\\approx)(.*?[=0-9].*?)\\approx.*", r"\1"), (r"\\approx", "="),                           # of x = \pi \approx 3.14 the exact
     (r"\^\s*\{?\s*'\s*\}?", "'"),
     # Words. \text{..} becomes "..": what stands in quotes is not taken for a product of letters.
     (rf"{TEXT}\{{\s*(\\[a-z]+|[eixyz]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),                   # \mathrm{e}, \text{5}
@@ -194,7 +194,7 @@ def _normalise(text: str) -> str:
     """One spelling for one thing. The rules run in order; what one is for stands beside it, if unclear."""
     text = text.replace("...", r"\dots ")
     for pattern, new in REWRITES:
-        text = pattern.sub(new, " ".join(text.split()).strip(" ;:,*`").rstrip(" .;:,"))
+        text = pattern.sub(new, " ".join(text.split()).strip(" ;:,*`").rstrip(" .;:,"))[:2 * MAX_CHARS]    # ½½½... grows
     return " ".join(text.split())
 
 
@@ -379,7 +379,7 @@ def _parse(s: str) -> tuple:
     from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 
     tokens = list(TOKEN.finditer(s))
-    if not all(token["atom"] or token["syntax"] for token in tokens):
+    if s.count("|") > MAX_DEPTH or not all(token["atom"] or token["syntax"] for token in tokens):       # any bar may open
         raise Unreadable
     atoms = [re.sub(r"[\\{}\s]", "", token["atom"]) for token in tokens if token["atom"]]
     number = count()
@@ -490,7 +490,7 @@ def _binomial(n, k):
 
 def _factorial(z):
     """z!, or between integers any function with f(z) = z f(z - 1): enough for (n+1)! = (n+1) n!, and fast, unlike gamma."""
-    if not isinstance(z, MP.mpf) or abs(z) > 3000:
+    if not isinstance(z, MP.mpf) or abs(z) > (3000 if MP.isint(z) else 1000):
         raise Unreadable
     n = int(MP.floor(z + TINY))
     return MP.exp(z - n) * math.prod(z - i for i in range(n)) / math.prod(z + i for i in range(1, 1 - n))
