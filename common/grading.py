@@ -2,19 +2,16 @@ r"""Which answers are the same? Every number that this project prints is decided
 
     completion --extract--> answer --normalise--> plain LaTeX --structure--> scalars --algebra--> key
 
-Two answers are equal when their keys are. A key is hashable, so a vote over N answers is one pass
-over a dictionary, where asking "are these two equal?" of every pair would take N^2 questions.
-
   extract     the last \boxed{...}, else what follows "the answer is"
   normalise   one spelling for one thing: \dfrac, \frac12, \left(, $, %, 1{,}000, Unicode
-  structure   lists, sets, intervals, unions, matrices, \pm, equations, units: taken apart down to scalars
+  structure   lists, sets, intervals, matrices, \pm, equations, inequalities, units: taken apart down to scalars
   algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 800 digits, at four fixed
               points if it has variables; expressions that agree there are the same expression
-  key         those values; for what cannot be read as mathematics, the normalised text
+  key         those values; for what cannot be read as mathematics, the normalised text. Equal answers have equal
+              keys, so a vote is one pass over a dictionary, where comparing all pairs would take N^2 questions
 
-Why evaluate? It is the Schwartz-Zippel test for identities. sympy's simplify() is slow, can hang, and
-leaves equal expressions apart (nested radicals, trigonometry); a value costs one operation per node
-of the tree, at fixed precision. So nothing takes long or much memory, and there is no timer.
+Why evaluate? It is the Schwartz-Zippel test for identities. sympy's simplify() is slow, can hang, and leaves equal
+expressions apart; a value costs one operation per node of the tree, at fixed precision: no timer is needed.
 
 Model text never reaches eval, nor sympify(str) or parse_expr, which call it: the parser sees a
 short list of allowed commands, with a numbered placeholder for each number and each letter.
@@ -26,8 +23,8 @@ import re
 import threading
 import unicodedata
 from collections.abc import Hashable
-from functools import lru_cache
-from itertools import accumulate
+from functools import lru_cache, reduce
+from itertools import accumulate, count, product
 
 import mpmath
 
@@ -38,6 +35,7 @@ MP = mpmath.MPContext()      # a private context: the precision of the shared on
 MP.dps, KEPT = 800, 640      # digits computed, and digits kept in a key: 2^{2024} has 610
 TINY = MP.mpf(10) ** -700    # more than rounding leaves of a sum that is zero
 LARGEST = MP.mpf(10) ** 640  # argument of a function: \sin 10^{10000} would need 10,000 digits of pi
+STEP = 1001.25               # of the points at which a line is told from a curve: |x + 2| > 3 is not x + 2 > 3
 LOCK = threading.Lock()      # the parser's grammar keeps a cache that all threads share
 INSIDE = r"(?:[^{}\\]++|\\.)*+"                           # of braces; each round allows one more level of them
 for _ in range(12):
@@ -80,16 +78,11 @@ BOX = re.compile(
 
 
 def extract_answer(completion: str) -> str | None:
-    r"""The final answer that a completion states, or None.
+    r"""The final answer that a completion states, or None: the last number in a text is no statement of an answer.
 
-    - The last box wins: \boxed{..}, \boxed {..} or \fbox{..}, with braces inside up to 12 deep. Of a box in
-      a box, the outer one counts.
-    - An empty box says nothing, so it does not displace an earlier one.
-    - A box that is never closed (the completion was cut off) ends with its line, or at a "$".
-    - \boxed 5, without braces, holds what stands before the next space or "$".
-    - Without any box: the sentence or line after the last "answer is", "answer:" or "####"; of a
-      line with mathematics in $..$ or \(..\), the first of that.
-    - Else None: the last number in a text is not a statement of an answer.
+    The last \boxed{..} or \fbox{..} with something in it; of one in another, the outer; with braces up to 12 deep. One that is
+    never closed (the completion was cut off) ends with its line or at a "$"; one without braces, at a space or a "$". Without
+    a box, the sentence or line after the last "answer is", "answer:" or "####"; if it has $..$ or \(..\), the first of those.
     """
     answer = None
     for box in BOX.finditer(completion):
@@ -113,7 +106,7 @@ def canonical_form(answer: str) -> Hashable:
 @lru_cache(maxsize=2048)
 def _key(answer: str) -> Hashable:
     try:
-        return _number(answer) or _structure(_normalise(answer))
+        return _structure(_normalise(answer))
     except Exception:                                     # whatever it is, it has a key
         return _text(_normalise(answer))
 
@@ -121,50 +114,69 @@ def _key(answer: str) -> Hashable:
 # --------------------------------------------------------------------------------------- normalise
 
 GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega pi "
-         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega").split()
-FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp".split()
+         "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell").split()
+FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh log ln exp".split()
 
-SIGNS = {sign: f"\\{name} " for sign, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ×·⋅∞√±∓≤≥≠≈∈∪∅ℝ½⅓⅔¼¾", GREEK + (
-    "times cdot cdot infty sqrt pm mp leq geq neq approx in cup emptyset R frac12 frac13 frac23 frac14 frac34").split())} | {
-    "+/-": r"\pm ", "<=": r"\leq ", ">=": r"\geq ", "!=": r"\neq ", "**": "^", "°": r"^\circ ", "÷": "/", "⁄": "/", "′": "'",
-    **dict.fromkeys("−–—", "-"), **dict.fromkeys('€£¢"\0', " ")}
-COMMANDS = dict(pair.split("=") for pair in (
-    r"dfrac=\frac tfrac=\frac cfrac=\frac dbinom=\binom tbinom=\binom le=\leq leqslant=\leq ge=\geq geqslant=\geq ne=\neq lt=< "
-    r"gt=> langle=( rangle=) lvert=| rvert=| vert=| mid=| colon=: prime=' ast=* lbrace=\{ rbrace=\} varnothing=\emptyset "
-    r"overline=\bar bigcup=\cup infinity=\infty oo=\infty R=(-\infty,\infty)").split()) | dict.fromkeys((
-        "boxed fbox underline mathbf mathit mathsf boldsymbol bf rm displaystyle textstyle limits quad qquad middle left right "
-        "big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr").split(), " ")
-GREEK += "varepsilon varphi ell".split()
+# What is written in many ways: the spelling that is kept, and the others. Of fonts, sizes, spaces and currencies nothing is kept.
+SAME = {
+    " ": r"\left. \right. \left \right \middle \mathbf \mathit \mathsf \mathop \boldsymbol \pmb \bm \bf \rm \it "
+         r"\displaystyle \textstyle \limits \vec \hat \widehat \overrightarrow \angle ∠ \triangle △ \underline \boxed \fbox "
+         r"\ensuremath \therefore \quad \qquad \enspace \thinspace \newline \hfill \, \; \: \! \( \) \[ \] ~ $ \$ % \% € £ ¥ "
+         r"₹ ¢ \pounds \euro \textcent " '" \0',
+    r"\frac": r"\dfrac \tfrac \cfrac \nicefrac \sfrac", r"\binom": r"\dbinom \tbinom", r"\sqrt": r"√ \surd", r"\sqrt[3]": "∛",
+    r"\leq": r"\le \leqslant \leqq ≤ <=", r"\geq": r"\ge \geqslant \geqq ≥ >=", r"\neq": r"\ne ≠ != \not=", "<": r"\lt",
+    ">": r"\gt", "=": r":= \coloneqq", r"\approx": "≈", r"\in": "∈", r"\cup": r"∪ \bigcup", r"\emptyset": r"∅ \varnothing",
+    r"(-\infty,\infty)": r"\R ℝ", r"\infty": r"∞ \infinity \oo", r"\pm": "± +/-", r"\mp": "∓", r"\times": "×",
+    r"\cdot": r"* \ast · ⋅ • ∙", "/": "÷ ⁄", "-": "− – —", "^": "**", r"\tan": r"\tg", r"\cot": r"\ctg", r"\log": r"\lg",
+    r"\bar": r"\overline \dot", r"\dots": r"\ldots \cdots …", "(": r"\langle ⟨", ")": r"\rangle ⟩", r"\{": r"\lbrace",
+    r"\}": r"\rbrace", "|": r"\lvert \rvert \vert \mid", r"\|": r"\lVert \rVert", r"\lfloor": "⌊", r"\rfloor": "⌋",
+    r"\lceil": "⌈", r"\rceil": "⌉", r"\setminus": r"\backslash ∖", r"^\circ": r"° \degree \degrees", "'": r"\prime ′",
+    ":": r"\colon", ",": r"\&", r"\epsilon": r"\varepsilon", r"\phi": r"\varphi", r"\\": r"\\"}
+SPELLINGS = {old: new for new, spellings in SAME.items() for old in spellings.split(" ") if old} | {"\\ ": " "} | {
+    sign: "\\" + name for sign, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", GREEK)}
 WORDS = {"thousand": r"\cdot10^3 ", "million": r"\cdot10^6 ", "billion": r"\cdot10^9 ", "and": " , ", "or": r"\cup "}
 TRIG, TEXT = "(?:sin|cos|tan|cot|sec|csc)", r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*"
 REWRITES = [(re.compile(pattern), new) for pattern, new in [
-    # Spaces, brackets and signs
+    # Signs and commands
+    ("[₀-₉]+", r"_{\g<0>}"), ("[⁰¹²³⁴-⁹⁻]+", lambda m: "^{%s}" % m[0].replace("⁻", "-")),
+    ("[¼-¾⅐-⅞]", lambda m: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", m[0]).split("⁄"))),
     (r"(?<=[0-9])(?:,\s*\\!|\{,\}|\\,|\\ )\s*(?=[0-9]{3})", ""),                       # 10,\!080
-    (r"\\(?:left|right)\s*\.|\\hspace\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]", " "),
-    (r"\\mathbb\s*\{?\s*R\s*\}?\s*(?:\\setminus|\\backslash)\s*\\\{([^,;]*?)\\\}", r"x \\neq \1"),
-    (r"\\mathbb\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
+    (r"\\begin\s*\{((?!\w*matrix|array)\w+\*?)\}(.*)\\end\s*\{\1\}", lambda m: m[2].replace("&", " ").replace(r"\\", ",")),
+    (r"\\(?:(?:text)?color|tag|[hvm]space)\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]|\\+$", " "),
+    (r"\\(?:[bB]igg?[lrm]?|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![A-Za-z])", " "),
+    (r"\\math(?:bb|bf)\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
     (r"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|%s)(?![A-Za-z])" % "|".join(FUNCTIONS + GREEK), r"\\\1 "),
-    (r"\\([A-Za-z]+)", lambda m: COMMANDS.get(m[1], m[0])),
-    (r"(?<!\\)\\[,;:! ()\[\]]|~|\\?\$|\\?%|\\+$", " "),                                 # spaces, math mode, units
+    ("|".join(re.escape(old) + "(?![A-Za-z])" * bool(re.match(r"\\[A-Za-z]+$", old)) for old in sorted(SPELLINGS, key=len)[::-1]),
+     lambda m: SPELLINGS[m[0]] + " " * (SPELLINGS[m[0]] + m.string[m.end():m.end() + 1])[-2:].isalpha()),
+    (r"[^\0-\x7f]", lambda m: unicodedata.normalize("NFKC", m[0])[:3]),
+    # Degrees are a unit, which the question has named, save inside a trigonometric function.
+    (r"([0-9.]+|[A-Za-z]|\\[a-z]+|)\s*\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})",
+     lambda m: r"{(%s\cdot\frac{\pi}{180})}" % m[1] if re.search(TRIG, m.string) else m[1] + " "),
+    # Sets and intervals, environments, bounds
+    (r"([][])([^][(),]+,[^][(),]+)([][])", lambda m: "(["[m[1] == "["] + m[2] + ")]"[m[3] == "]"]),    # [0,1[
     (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
     (r"\\\{\s*\\\}", r"\\emptyset "), (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*?)\\\}", r"{\1}"),  # {x | x > 3}
-    (r"(.*[=0-9].*?)\\approx.*", r"\1"), (r"\\approx", "="),                           # of x = \pi \approx 3.14 the exact
+    (r"^(?=.*\\approx)(.*?[=0-9].*?)\\approx.*", r"\1"), (r"\\approx", "="),                           # of x = \pi \approx 3.14 the exact
     (r"\^\s*\{?\s*'\s*\}?", "'"),
     # Words. \text{..} becomes "..": what stands in quotes is not taken for a product of letters.
-    (rf"{TEXT}\{{\s*(\\[a-z]+|[ei]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),                      # \mathrm{e}, \text{5}
+    (rf"{TEXT}\{{\s*(\\[a-z]+|[eixyz]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),                   # \mathrm{e}, \text{5}
     (rf"{TEXT}\{{\s*([^{{}}]*?)\s*\}}", r' "\1" '), (r"(?<!\\)\{\s*\}", ""),
     (r"(?<=[0-9])(cm|mm|km|kg|mg|ml|mph|ft|lb)(?![A-Za-z])", r" \1"),
     (r'\\frac\s*\{\s*("[^{}]*)\}\s*\{\s*("(?:[^{}]|\{[^{}]*\})*)\}', r"\1/\2"),          # a unit, km over h
     (r'(?<=[0-9])\s*(?:\^\s*\{?\s*)?"?(?:st|nd|rd|th)\b"?\s*\}?', " "),                  # 5th
     (r',?\s*"?\b(%s)\b"?' % "|".join(WORDS), lambda m: WORDS[m[1]]),
     (r'(?:["(]([0-9A-F]+)[")]|(?<=[0-9]))\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*$', r"\1_{\2}"),   # (52)_{8}, 52 base 8
-    (r'^"?\s*\(?([A-Z])\)\s*"?$', r"\1"),                                               # a choice: (C) or C)
+    (r'^"?\s*\(?([A-Z])[.)]\s*"?$', r"\1"),                                               # a choice: (C) or C)
     # Braces that TeX can do without, or that are meant
-    (r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}", r"\\frac{\1}{\2}"), (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
-    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(\\sqrt|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
+    (r"\{?([^{}]*)\\(over|choose)(?![a-z])([^{}]*)\}?",
+     lambda m: r"{\%s{%s}{%s}}" % ("frac" if m[2] == "over" else "binom", m[1], m[3])),
+    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(\\sqrt(?:\[[0-9]+\])?|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
     *[(rf"(\\(?:frac|binom)\s*(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")] * 2,    # \frac12: one brace at a time
     (r"\|([^|]*)\|(?=\s*\^)", r"(|\1|)"),                                              # the parser cannot read |x|^{2}
     (rf"\\({TRIG})\s*\^\s*\{{\s*-\s*1\s*\}}", r"\\arc\1 "),
+    (rf"(\\(?:{'|'.join(FUNCTIONS)})(?:\s*[_^]\{{[^{{}}]*\}})?)"                         # \ln 2 \cdot \ln 3: where \ln ends
+     rf"((?:[^-+(){{}}|\\]|\\frac|\\sqrt|\\pi|\{{{INSIDE}\}})+)(?=\\cdot|\\times)", r"\1(\2)"),
+    (r"(?<=[0-9])\s*x\s*(?=10\s*\^)", r"\\cdot "),                                     # 2 x 10^3
     # Numbers
     (r"(?<![0-9.^_/}])([0-9]+)\s*/\s*([0-9]+)(?![0-9.^])", r"\\frac{\1}{\2}"),          # 1/2x is x/2
     (r"(?<![0-9.}^_])([0-9]+)\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", r"{(\1+\\frac{\2}{\3})}"),
@@ -172,52 +184,44 @@ REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"([0-9]*)\.([0-9]*)\\bar\s*\{?([0-9]+)\}?",                                      # 0.1\overline{6}
      lambda m: r"{(0%s.%s0+\frac{%s}{%s})}" % (m[1], m[2], m[3], "9" * len(m[3]) + "0" * len(m[2]))),
     # 58,500 is one number. But 1, 200 is a list, having a space, and (12,102) a pair.
-    (r"^(?:[^,(\[0-9]|(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])|[0-9](?![0-9]*,))*+$",
+    (r"^(?:[^,(\[{0-9]|(?<!\\)\{|(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])|[0-9](?![0-9]*,))*+$",
      lambda m: m[0].replace(",", "")),
     (r"^[+-]?[0-9]{1,3}(?: [0-9]{3})+(?![0-9])", lambda m: m[0].replace(" ", "")),
 ]]
-DEGREE = re.compile(r"([0-9.]+|[A-Za-z]|\\[a-z]+|)\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?(?![a-z]))")
 
 
 def _normalise(text: str) -> str:
     """One spelling for one thing. The rules run in order; what one is for stands beside it, if unclear."""
-    text = re.sub("[⁰¹²³⁴-⁹⁻]+", r"^{\g<0>}", re.sub("[₀-₉]+", r"_{\g<0>}", text.strip(" *`"))).replace("⁻", "-")
-    for sign, spelling in SIGNS.items():
-        text = text.replace(sign, spelling)
-    text = unicodedata.normalize("NFKC", text)[:2 * MAX_CHARS]
-    # Degrees are a unit, which the question has named, save inside a trigonometric function.
-    text = DEGREE.sub(r"{(\1\\cdot\\frac{\\pi}{180})}" if re.search(TRIG, text) else r"\1 ", text)
+    text = text.replace("...", r"\dots ")
     for pattern, new in REWRITES:
-        text = pattern.sub(new, " ".join(text.split()).strip(" ;:,").rstrip(" .;:,"))
+        text = pattern.sub(new, " ".join(text.split()).strip(" ;:,*`").rstrip(" .;:,"))[:2 * MAX_CHARS]    # ½½½... grows
     return " ".join(text.split())
 
 
 def _text(plain: str) -> Hashable:
     """The key of last resort. Words ignore case (East, east); single letters keep it (C, c)."""
     bare = re.sub(r"(?<=[A-Za-z])\.|[\s{}\"`]|\\(?![A-Za-z])", "", plain).strip(".,;:?")
-    return ("text", bare.casefold() if re.search(r"(?<![\\A-Za-z])[A-Za-z]{2}", bare) else bare)
+    return ("text", bare.casefold().rstrip("!") if re.search(r"(?<![\\A-Za-z])[A-Za-z]{2}", bare) else bare)
 
 
 # --------------------------------------------------------------------------------------- structure
 
-MATRIX = re.compile(r"\\begin\s*\{([pb]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}")
+MATRIX = re.compile(r"([^=,;()\[\]]*?)\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}")
+RELATION = r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]"
 ENDS = {r"\infty": ("value", "inf"), r"+\infty": ("value", "inf"), r"-\infty": ("value", "-inf")}
-# What may stand left of "=" as a mere name: \text{Area}, (x,y), x, AB, |AB|, Area, \theta, \angle A, a_1, f(x), f^{-1}(x).
+REALS = ("tuple", "()", (ENDS[r"-\infty"], ENDS[r"\infty"]))
+NUMBER = re.compile(r"(?=.*[0-9])(?:\\frac\{([0-9]+)\}\{([0-9]+)\}|([+-]?[0-9]*\.?[0-9]*))")
+# What may stand left of "=" as a mere name: \text{Area}, (x,y), \frac{dy}{dx}, \frac{AB}{BC}, [ABC], |AB|, AB:BC, m\angle A,
+# x, Area, \theta, \bar x; each with an index, primes or an argument: a_1, f(x), f^{-1}(x), P(A|B).
 NAME = re.compile(
-    r'"[^"]*"|\([a-z\\, ]+\)|\|[A-Z]{2}\||\{?(?:[A-Za-z]|[A-Z]+|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s)|\\(?:angle|vec|hat|bar)\s*\{?'
-    r"[A-Za-z]+\}?)\s*\}?(?:_\{?\w+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\))?" % "|".join(GREEK), re.A)
+    r'(?:"[^"]*"|\([a-z\\, ]+\)|\\frac\{(?:[A-Z]+|d\w*)\}\{(?:[A-Z]+|d\w)\}|(?:m )?[][|:A-Z ]+'
+    r"|\{?(?:[A-Za-z]|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s|max|min|Pr)|\\bar\s*\{?[A-Za-z]+\}?)\s*\}?)"
+    r"(?:_\{?[\w ]+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\)|(?<=[A-Zr])\s*\([^()]*\))?" % "|".join(GREEK), re.A)
 # Words after mathematics: "cm"^2, cm, miles per hour, apples; but not p.m., directions, or letters such as abc.
 POWER, NO_UNIT = r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?", r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))'
 UNIT = re.compile(
-    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|kg|mg|ml|lb|oz|ft|in|yd|mi|hr'
-    rf"|sq|cu)\.?(?:/[a-z]+)?{POWER})+$")
-
-
-def _number(s: str) -> Hashable | None:
-    """The fast path. Most votes end here, without sympy."""
-    if re.fullmatch(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]+\.?[0-9]*|\.[0-9]+|\\frac\{[0-9]+\}\{[0-9]+\})", s):
-        above, _, below = s.replace(r"\frac{", "").replace("}{", "/").replace("}", "").partition("/")
-        return ("value", *_digits([MP.mpf(above) / MP.mpf(below or 1)]))
+    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in'
+    rf"|yd|mi|hr|sq|cu)\.?(?:/[a-z]+)?{POWER})+$")
 
 
 def _structure(s: str) -> Hashable:
@@ -225,13 +229,16 @@ def _structure(s: str) -> Hashable:
     s = s.strip()
     if not s:
         raise Unreadable
-    if key := _number(s) or ENDS.get(s.replace(" ", "")):
-        return key
+    if s.replace(" ", "") in ENDS:
+        return ENDS[s.replace(" ", "")]
+    if number := NUMBER.fullmatch(s):                     # most votes end here, without the parser
+        return ("value", *_digits([MP.mpf(number[1] or number[3]) / MP.mpf(number[2] or 1)]))
     if s[0] == s[-1] == '"' and s.count('"') == 2:
         return _structure(s[1:-1])
-    if matrix := MATRIX.fullmatch(s):
-        rows = [row.split("&") for row in matrix[2].split(r"\\") if row.strip()]
-        return ("matrix", tuple(tuple(map(_structure, row)) for row in rows))
+    if matrix := MATRIX.fullmatch(s):                     # a factor in front is one of each entry
+        times, _, inside = matrix.groups()
+        rows = [row.split("&") for row in inside.split(r"\\") if row.strip()]
+        return ("matrix", tuple(tuple(_structure(f"{times}({entry})" if times else entry) for entry in row) for row in rows))
     parts, separators = _split(s, r"[,;]|\\cup(?![A-Za-z])")
     if separators:
         return _list(parts, separators)
@@ -239,14 +246,19 @@ def _structure(s: str) -> Hashable:
         if s.count(r"\pm") > 3:
             raise Unreadable
         return _set(_structure(s.replace(r"\pm", sign, 1).replace(r"\mp", other)) for sign, other in ("+-", "-+"))
-    sides, signs = _split(s, r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]")
+    sides, signs = _split(s, RELATION)
     if signs:
         return _relation(sides, signs)
+    parts, minus = _split(s, r"\\setminus|-(?=\s*\\\{)")
+    if minus:
+        return reduce(_meet, [_structure(parts[0]), *map(_but, _members(_structure(parts[1])))])
     around = re.fullmatch(r"(\\\{|[(\[{])(.*?)(\\\}|[)\]}])", s)
     if around and not _outside(s)[len(around[1]):-1].strip("\0"):
         opening, inner, closing = around.groups()
         parts, commas = _split(inner, "[,;]")
         if opening == r"\{" or opening == "{" and commas:
+            if any(part.startswith(r"\{") for part in parts):
+                return ("set of sets", tuple(sorted({(part.startswith(r"\{"), _structure(part)) for part in parts}, key=repr)))
             return _set([_list(parts, commas)])           # {1,1,2} and {1,2} are one
         if commas:
             return ("tuple", opening + closing, tuple(map(_structure, parts)))
@@ -255,7 +267,11 @@ def _structure(s: str) -> Hashable:
     if (unit := UNIT.search(s)) and re.search(r"[0-9]|\\(?:pi|sqrt|frac)", s[:unit.start()]):
         return _structure(s[:unit.start()])
     try:
-        return ("value", *_digits(_values(s)))
+        values = _values(s)
+        if "i" not in _parse(s)[1] and any(map(MP.im, values[1:3])):
+            # \ln xy is \ln x + \ln y: where letters are negative, only real parts count. But \ln |x| is not \ln x.
+            return ("value", *_digits([values[0], *map(MP.re, values[1:3]), values[3]]), "complex")
+        return ("value", *_digits(values))
     except (ValueError, ArithmeticError):                 # unreadable, log 0, 1/0
         return _text(s)
 
@@ -275,23 +291,49 @@ def _split(s: str, separator: str) -> tuple[list[str], list[str]]:
     return [s[a:b].strip() for a, b in zip(cuts[::2], cuts[1::2])], [m[0] for m in found]
 
 
+def _members(key: Hashable):
+    """What a union is of."""
+    return key[1] if key[0] == "set" else [key]
+
+
 def _set(keys, repeats: bool = False) -> Hashable:
     """The union of keys: a set among them gives its members, and a set of one is that one."""
-    members = [member for key in keys for member in (key[1] if key[0] == "set" else [key])]
+    members = [member for key in keys for member in _members(key)]
     members = sorted(members if repeats else set(members), key=repr)
     return members[0] if len(members) == 1 else ("set", tuple(members))
 
 
+def _but(point: Hashable) -> Hashable:
+    """All real numbers but one."""
+    return _set([("tuple", "()", (ENDS[r"-\infty"], point)), ("tuple", "()", (point, ENDS[r"\infty"]))])
+
+
+def _meet(left: Hashable, right: Hashable) -> Hashable:
+    """What two unions of intervals have in common."""
+    both = []
+    for pair in product(_members(left), _members(right)):
+        low, _, left_end, opening = max((MP.mpf(low[1]), ends[0] == "(", low, ends[0]) for _, ends, (low, _) in pair)
+        high, _, right_end, closing = min((MP.mpf(high[1]), ends[1] == "]", high, ends[1]) for _, ends, (_, high) in pair)
+        if low < high:
+            both.append(("tuple", opening + closing, (left_end, right_end)))
+    return _set(both)
+
+
 def _list(parts: list[str], separators: list[str]) -> Hashable:
-    """1,-2 and x=1, x=-2 have no order; x=1, y=2 is the point (1,2), its names in order."""
+    """1,-2 and x=1, x=-2 have no order; x=1, y=2 is the point (1,2), its names in order; x>2, x<5 is 2<x<5."""
     names = [part.split("=")[0].strip() for part in parts if part.count("=") == 1]
     if len(parts) == len({name.split("_")[0] for name in names}) > 1 and all(map(NAME.fullmatch, names)):
-        return ("tuple", "()", tuple(_structure(part) for _, part in sorted(zip(names, parts))))
+        values = tuple(_structure(part) for _, part in sorted(zip(names, parts)))
+        return ("tuple", "()", values) if "," in separators else ("either", *sorted(names), values)
+    name, unequal, _ = parts[0].partition(r"\neq")        # x != 1, 2 is x != 1, x != 2
+    parts = [name + unequal + part if unequal and not re.search(RELATION, part) else part for part in parts]
     keys = list(map(_structure, parts))
-    match sorted(keys, key=lambda key: "'-inf'" not in repr(key)), separators:          # x > 2 and x < 5 is 2 < x < 5
-        case ([("tuple", below, (("value", "-inf"), ("value", high))), ("tuple", above, (("value", low), ("value", "inf")))],
-              [","]) if MP.mpf(low) < MP.mpf(high):
-            return ("tuple", above[0] + below[1], (("value", low), ("value", high)))
+    if set(separators) == {","} and all(re.search(r"[<>]|\\[lgn]eq", part) for part in parts):
+        letters = ["".join(sorted(set(re.findall(r"(?<![\\A-Za-z])[A-Za-z]", part)))) for part in parts]
+        if len(set(letters)) > 1:
+            return ("conditions", tuple(sorted(zip(letters, keys), key=repr)))
+        if len(letters[0]) == 1 and "inequality" not in {key[0] for key in keys} and (both := reduce(_meet, keys))[1]:
+            return both
     return _set(keys, repeats=True)
 
 
@@ -301,21 +343,19 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
         if NAME.fullmatch(sides[-1]) and not NAME.fullmatch(sides[0]):                  # 5 = x
             sides = sides[::-1]
         left, right = sides[0], sides[-1]                 # of x = 10/2 = 5 the last
-        named = not left or NAME.fullmatch(left)
+        curve = left == "x" and re.search(r"(?<![A-Za-z\\])y", right)
+        named = not left or NAME.fullmatch(left) and not curve
         return _structure(right) if named or _structure(left) == _structure(right) else _compare(left, "=", right)
     if NAME.fullmatch(sides[0]) and signs in ([r"\in"], [r"\neq"]):
-        return _structure(sides[1] if signs == [r"\in"] else rf"(-\infty,{sides[1]})\cup({sides[1]},\infty)")
+        return _structure(sides[1]) if signs == [r"\in"] else _but(_structure(sides[1]))
     if signs[0] in (">", r"\geq"):                        # read every chain from small to large
         sides, signs = sides[::-1], [{">": "<", r"\geq": r"\leq"}.get(sign) for sign in signs[::-1]]
     if not set(signs) <= {"<", r"\leq"}:
         raise Unreadable
-    padded, steps = [r"-\infty", *sides, r"\infty"], ["<", *signs, "<"]                 # x < 5 is -oo < x < 5
-    for i, name in enumerate(sides):
-        if NAME.fullmatch(name) and len(sides) < 4:
-            ends = _structure(padded[i]), _structure(padded[i + 2])
-            if all(len(end) == 2 for end in ends):        # constants
-                return ("tuple", "(["[steps[i] != "<"] + ")]"[steps[i + 1] != "<"], ends)
-    return ("inequality", *map(_compare, sides, signs, sides[1:]))
+    names = [side for side in sides if NAME.fullmatch(side)]
+    sides = ["n_{0}" if [side] == names and len(side) > 1 else side for side in sides]  # f(x) > 2, AB > 2
+    steps = [_compare(a, sign, b) for a, sign, b in zip(sides, signs, sides[1:]) if a not in ENDS and b not in ENDS]
+    return reduce(_meet, steps, REALS) if all(step[0] == "tuple" for step in steps) else ("inequality", *steps)
 
 
 # ----------------------------------------------------------------------------------------- algebra
@@ -323,9 +363,8 @@ def _relation(sides: list[str], signs: list[str]) -> Hashable:
 TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:(?![abcxyz]+(?![A-Za-z]))[A-Za-z]{3,}|[Nn]o(?![A-Za-z]))"      # a word; but xyz is a product
     r"|(?P<atom>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?!\s*[0-9.])|(?:[A-Za-z]|\\(?:%s)(?![A-Za-z]))(?:\s*_\s*\{\s*\w+\s*\})?)"
-    r"|(?P<syntax>\\(?:log\s*_|(?:%s|frac|sqrt|cdot|times|div|lfloor|rfloor|lceil|rceil|binom)(?![A-Za-z]))|[-+*/^(){}\[\]|!\s])"
+    r"|(?P<syntax>\\(?:log\s*_|(?:%s|frac|sqrt|cdot|times|div|lfloor|rfloor|lceil|rceil|binom)(?![A-Za-z]))|[-+/^(){}\[\]|!\s])"
     r"|." % ("|".join(GREEK), "|".join(FUNCTIONS)), re.A | re.S)
-POINTS = range(4)
 
 
 @lru_cache(maxsize=64)
@@ -339,17 +378,12 @@ def _parse(s: str) -> tuple:
     import antlr4                                         # 0.4 s with sympy: not for a vote over integers
     from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 
-    atoms = []
-
-    def placeholder(token: re.Match) -> str:
-        if token["atom"]:
-            atoms.append(re.sub(r"[\\{}\s]", "", token["atom"]))
-            return r"\variable{%d}" % (len(atoms) - 1)
-        if not token["syntax"]:
-            raise Unreadable
-        return r"\cdot " if token["syntax"] == "*" else token["syntax"]
-
-    latex = TOKEN.sub(placeholder, s)
+    tokens = list(TOKEN.finditer(s))
+    if s.count("|") > MAX_DEPTH or not all(token["atom"] or token["syntax"] for token in tokens):       # any bar may open
+        raise Unreadable
+    atoms = [re.sub(r"[\\{}\s]", "", token["atom"]) for token in tokens if token["atom"]]
+    number = count()
+    latex = "".join(token["syntax"] or rf"\variable{{{next(number)}}}" for token in tokens)
     try:
         with LOCK:
             converter = _Latex2Sympy()                    # a new one each time: it remembers variables
@@ -368,7 +402,7 @@ def _parse(s: str) -> tuple:
 def _values(s: str, **given) -> list:
     """The values of a scalar at all points, at one if it has no variables; `given` are those of some variables."""
     tree, atoms = _parse(s)
-    points = POINTS if any(_atom(atom, 0) != _atom(atom, 1) for atom in atoms) else POINTS[:1]
+    points = range(4 if any(_atom(atom, 0) != _atom(atom, 1) for atom in atoms) else 1)
     return [_evaluate(tree, [given[atom] if atom in given else _atom(atom, k) for atom in atoms]) for k in points]
 
 
@@ -391,14 +425,14 @@ def _evaluate(node, atoms: list):
 
 @lru_cache(maxsize=1024)
 def _atom(name: str, k: int):
-    """What a placeholder is worth at point k. Variables are positive at 0 and 3, negative at 1: |x| is not x."""
+    """What a placeholder is worth at point k. Variables are positive at 0 and 3, negative at 1, at 2 x is positive, y negative."""
     if name[0] in ".0123456789":
         return MP.mpf(name)
     if name in ("pi", "e", "i"):
         return MP.j if name == "i" else +getattr(MP, name)
     digest = hashlib.sha512(f"{name} {k}".encode()).digest()
     size = MP.mpf(int.from_bytes(digest, "big")) / 2 ** 512 + 0.2 + 7 * k               # nor is |x + 2| x + 2
-    return -size if k == 1 or k == 2 and digest[0] % 2 else size
+    return -size if k == 1 or k == 2 and ord(name[-1]) % 2 else size
 
 
 def _clean(z, scale):
@@ -417,12 +451,19 @@ def _digits(values: list) -> tuple[str, ...]:
 
 
 def _compare(left: str, sign: str, right: str) -> Hashable:
-    """2x - y + 3 = 0 is y = 2x + 3, which is 2x + 3. Else left - right up to a factor, in inequalities a positive one."""
+    """An equation in y or one letter, or an inequality in one, is solved if it is of degree one: 2x < 6 is (-oo,3), y - 2x = 3 is
+    2x + 3. Of others, left - right is known up to a factor, in inequalities a positive one."""
     difference = f"({left})-({right})"
-    if sign == "=" and "y" in _parse(difference)[1]:
-        at = list(zip(*(_values(difference, y=MP.mpf(y)) for y in range(3))))
-        if all(a != b and not _clean(a - 2 * b + c, abs(b)) for a, b, c in at):         # of degree one in y
-            return ("value", *_digits([a / (a - b) for a, b, _ in at]))
+    letters = {atom for atom in _parse(difference)[1] if _atom(atom, 0) != _atom(atom, 1)}
+    letter = "y" if sign == "=" and "y" in letters else min(letters) if len(letters) == 1 else None
+    at = letter and list(zip(*(_values(difference, **{letter: MP.mpf(1 + n * STEP)}) for n in (0, -1, 1))))
+    if letter and all(a != b and not _clean(a - 2 * b + c, abs(b)) for b, a, c in at):  # of degree one
+        root = ("value", *_digits([1 - STEP * b / (b - a) for b, a, _ in at]))
+        if sign == "=":
+            return root
+        if MP.re(at[0][0] - at[0][1]) > 0:
+            return ("tuple", "(]" if sign == r"\leq" else "()", (ENDS[r"-\infty"], root))
+        return ("tuple", "[)" if sign == r"\leq" else "()", (root, ENDS[r"\infty"]))
     values = _values(difference)
     scale = values[0] if sign == "=" else abs(values[0])
     if len(digits := _digits([value / scale for value in values])) == 1:                # no variables: 1 = 2
@@ -435,28 +476,27 @@ def _power(base, exponent):
         raise Unreadable
     if MP.im(base) == 0 > MP.re(base):                    # the real cube root of -8, -2, not 1 + i sqrt 3
         for root in range(1, 100, 2):
-            if abs(exponent * root - (times := MP.nint(exponent * root))) < TINY:
-                return (-1) ** int(times) * MP.power(-base, exponent)
+            times = exponent * root
+            if abs(times - MP.nint(times)) < TINY:
+                return (-1) ** int(MP.nint(times)) * MP.power(-base, exponent)
     return MP.power(base, exponent)
-
-
-def _factorial(z):
-    """z!, or at a sample point any function with f(z) = z f(z - 1): enough for (n+1)! = (n+1) n!, and fast, unlike gamma."""
-    if not isinstance(z, MP.mpf) or abs(z) > (1000 if MP.isint(z) else 200):
-        raise Unreadable
-    n = int(MP.floor(z + TINY))
-    if abs(z - n) < TINY:
-        return MP.factorial(n)
-    return MP.exp(z - n) * math.prod(z - i for i in range(n)) / math.prod(z + i for i in range(1, 1 - n))
 
 
 def _binomial(n, k):
     if MP.isint(k) and 0 <= k < 100:
-        return math.prod(((n - i) / (i + 1) for i in range(int(k))), start=MP.one)
+        return math.prod((n - i) / (k - i) for i in range(int(k)))
     return _factorial(n) / _factorial(k) / _factorial(n - k)
 
 
-ELEMENTARY = {name: getattr(MP, name) for name in "sin cos tan cot sec csc asin acos atan sinh cosh tanh exp log".split()}
+def _factorial(z):
+    """z!, or between integers any function with f(z) = z f(z - 1): enough for (n+1)! = (n+1) n!, and fast, unlike gamma."""
+    if not isinstance(z, MP.mpf) or abs(z) > (3000 if MP.isint(z) else 1000):
+        raise Unreadable
+    n = int(MP.floor(z + TINY))
+    return MP.exp(z - n) * math.prod(z - i for i in range(n)) / math.prod(z + i for i in range(1, 1 - n))
+
+
+ELEMENTARY = {name: getattr(MP, name) for name in (function.replace("arc", "a") for function in FUNCTIONS)}
 OPERATIONS = ELEMENTARY | {
     "Add": lambda *z: sum(z), "Mul": lambda *z: math.prod(z), "Pow": _power, "Abs": abs, "factorial": _factorial,
     "binomial": _binomial, "floor": lambda z: MP.floor(z + TINY), "ceiling": lambda z: MP.ceil(z - TINY)}
