@@ -30,7 +30,7 @@ def parse_args(argv=None):
     parser = runner.ArgumentParser(description="REBASE: continue each step in proportion to softmax(reward / T_b).")
     parser.add_argument("--n", type=runner.positive_int, default=64, help="solutions returned; steps sampled at each depth, less those ended")
     parser.add_argument("--balance-temperature", type=runner.positive_float, default=0.2, help="T_b: low favours the best step, high shares alike")
-    parser.add_argument("--rounding", choices=["round", "ceil"], default="round", help="of shares: as in the paper, or as in its authors' code")
+    parser.add_argument("--rounding", choices=["round", "ceil"], default="round", help="how shares become whole numbers: as in the paper, or in its authors' code")
     parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="the last one runs to the end of text")
     parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
     parser.add_argument("--top-p", type=runner.probability, default=1.0, help="sample among the likeliest tokens that make up this share")

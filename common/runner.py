@@ -93,23 +93,23 @@ probability = _number(float, lambda value: 0 < value <= 1, "a number above 0 and
 
 def add_run_flags(parser, prm):
     """Add the flags that every script has; those of a reward model only if `prm`."""
-    parser.add_argument("--policy", metavar="MODEL", help="hub id or folder of the model that writes")
+    parser.add_argument("--policy", metavar="MODEL", help="hub id or folder of the model that writes (on a GPU Llama-3.2-1B-Instruct, else tiny/policy)")
     parser.add_argument("--policy-4bit", action="store_true", help="load the policy in 4-bit NF4")
     if prm:
-        parser.add_argument("--prm", metavar="MODEL", help="hub id or folder of the reward model")
+        parser.add_argument("--prm", metavar="MODEL", help="hub id or folder of the reward model (on a GPU Llama3.1-8B-PRM-Deepseek-Data, else tiny/prm)")
         parser.add_argument("--prm-family", choices=FAMILIES, metavar="NAME", help=f"{', '.join(FAMILIES)} (detected)")
         parser.add_argument("--allow-pickle", action="store_true", help="read a PRM's pickled weights (.bin)")
         parser.add_argument("--prm-4bit", action=argparse.BooleanOptionalAction, help="PRM in NF4 (default: on GPU)")
-        parser.add_argument("--reduction", choices=REDUCE, default="last", help="of step scores to one")
+        parser.add_argument("--reduction", choices=REDUCE, default="last", help="of a solution's step scores to one")
     question = parser.add_mutually_exclusive_group()
-    question.add_argument("--problems", metavar="FILE", help="JSONL of problems and answers, or hub id")
+    question.add_argument("--problems", metavar="FILE", help="JSONL of problems and answers, or hub id (on a GPU MATH-500, else tiny/problems.jsonl)")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
     parser.add_argument("--limit", type=positive_int, help="take the first N problems only")
     parser.add_argument("--batch-problems", type=positive_int, help="solved side by side by a process (default: 64 / n)")
     parser.add_argument("--output", metavar="FILE", help="JSONL of results (default: named in runs/)")
     parser.add_argument("--overwrite", action="store_true", help="drop what the output file holds")
     if prm:
-        parser.add_argument("--trace", metavar="FILE", help="draw the trees of steps as a page of HTML")
+        parser.add_argument("--trace", metavar="FILE", help="draw the trees of steps as a page of HTML, solving again what is solved")
     parser.add_argument("--seed", type=int, default=0, help="of every random number")
 
 # --- models, problems -------------------------------------------------------------------------------------------------
@@ -136,21 +136,19 @@ def choose_models(args):
         digest = hashlib.sha256(json.dumps(_identity(args), sort_keys=True).encode()).hexdigest()[:8]
         args.output = f"runs/{Path(SCRIPT).stem}-n{args.n}-seed{args.seed}-{digest}.jsonl"
     problems = load_problems(args)
-    _, rows = resume(args, problems) if RANK == 0 and args.output is not None else (None, {})
+    if RANK == 0 and args.output is not None:
+        resume(args, problems)
     check(args, problems[:args.limit])
     if getattr(args, "trace", None) is not None:
-        check_trace(args, [problem for problem in problems[:args.limit] if "error" not in rows.get(problem["id"], {"error": ""})])
+        check_trace(args)
 
 
-def check_trace(args, solved):
-    """fail() where --trace cannot be had: a tree is drawn from the search itself, not from the result file."""
+def check_trace(args):
+    """fail() where --trace cannot be had."""
     if not args.trace.endswith(".html"):
         fail(f"--trace {args.trace} would be a page of HTML: give it a name that ends in .html")
     if WORLD > 1:
         fail(f"--trace draws the searches of one process, and these are {WORLD}: start the script by python")
-    if solved:
-        fail(f"--trace draws a search as it is made, but {len(solved)} of the problems are solved in {args.output} already: "
-             "add --overwrite, or name another --output")
     try:
         open(args.trace, "a").close()
     except OSError as error:
@@ -499,11 +497,14 @@ def work(args, solve, meters, problems):
         if header and header != now:
             print(f"{SCRIPT}: note: {args.output} was begun with another "
                   f"{', '.join(key for key in now if now[key] != header.get(key))}", file=sys.stderr)
-        solved = {key: row for key, row in rows.items() if "error" not in row}
+        # A tree is drawn from the search itself, so for --trace all is solved again, and the file keeps what it has.
+        solved = {key: row for key, row in rows.items() if "error" not in row and not getattr(args, "trace", None)}
         wanted, size = problems[:args.limit], args.batch_problems or max(1, 64 // args.n)  # few rows would leave a GPU idle
         # Batches are cut from the file, not from what is left: then neither a resume nor the number of processes changes them.
         batches = [[problem for problem in wanted[first:first + size] if problem["id"] not in solved] for first in range(0, len(wanted), size)]
         todo = [batch for batch in batches if batch]
+        if not todo:
+            print(f"{SCRIPT}: note: all was solved in {args.output} before: add --overwrite to solve it again", file=sys.stderr)
         right = [row["correct"].get(rule, False) for row in solved.values()]
         file = save(args.output, header or now, rows, problems)
     if WORLD > 1:

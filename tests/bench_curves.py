@@ -13,6 +13,7 @@ Error bars and +- are one standard error over problems (of a problem's mean over
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -158,7 +159,8 @@ def auc(right, wrong) -> float:
 
 def cost(rows_of_seeds, share=1.0) -> dict[str, float]:
     rows = [row for rows in rows_of_seeds for row in rows]
-    return {key: share * mean(row["usage"][key] for row in rows) for key in rows[0]["usage"]}
+    spent = {key: share * mean(row["usage"][key] for row in rows) for key in rows[0]["usage"]}
+    return spent | {"solutions": share * mean(row["finished"] for row in rows)}
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -198,7 +200,8 @@ def report(results, args):
         "# Accuracy against n and FLOPs on the bundled pair", "",
         f"`python {' '.join([os.path.relpath(sys.argv[0], ROOT), *[a for a in sys.argv[1:] if a != '--report-only']])}` at commit {commit}",
         f"({count} problems, seeds {', '.join(map(str, args.seeds))}, temperature 0.8, M = 4; CPU, float32). "
-        "+- is one standard error over problems.", "",
+        "+- is one standard error over problems.",
+        f"The problems are tiny/problems.jsonl, sha256 {hashlib.sha256((ROOT / 'tiny/problems.jsonl').read_bytes()).hexdigest()[:12]}.", "",
         "![accuracy against n and against FLOPs](curves.png)", "", "In short, accuracy in percent:", "",
         "| | " + " | ".join(f"N = {n}" for n in sorted(args.n)) + f" | GFLOP a problem at N = {', '.join(map(str, sorted(args.n)))} |",
         "|---|" + "---:|" * (len(args.n) + 1),
@@ -209,7 +212,7 @@ def report(results, args):
     lines += ["", f"By level of difficulty (1 to 5; {count // len(LEVELS)} problems each, so one standard error is up to 7 points), in percent:", "",
               "| | " + " | ".join(f"N = {n}, levels 1 to 5" for n in sorted(args.n)) + " |", "|---|" + "---|" * len(args.n)]
     for name, (title, *_) in STYLE.items():
-        lines.append(f"| {title} | " + " | ".join(" ".join(f"{100 * a:.1f}" for a in levels[name][n]) for n in sorted(args.n) if n in levels[name]) + " |")
+        lines.append(f"| {title} | " + " | ".join(" / ".join(f"{100 * a:.0f}" for a in levels[name][n]) for n in sorted(args.n) if n in levels[name]) + " |")
     lines += [
         "", "All rules, accuracy in percent:", "",
         "| | " + " | ".join(f"n = {n}" for n in powers) + " |", "|---|" + "---:|" * len(powers),
@@ -219,12 +222,13 @@ def report(results, args):
         lines.append(f"| {name} | " + " | ".join(at.get(n, "") for n in powers) + " |")
     lines.append("| coverage (pass@n) | " + " | ".join(f"{100 * by_problem(sampled, lambda row: coverage(row, n))[0]:.1f}" for n in powers) + " |")
     lines += ["", f"A problem's cost, solved by itself (--batch-problems 1); that of majority and best-of-N at n < {top} is in proportion.", "",
-              "| | n | seeds | GFLOP | tokens sampled | through the policy | through the PRM | seconds |", "|---|---:|---:|---:|---:|---:|---:|---:|"]
+              "| | n | seeds | GFLOP | tokens sampled | through the policy | through the PRM | solutions | seconds |",
+              "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
     for name, points in curves.items():
         if not name.endswith(", best"):
             for n, flops, _, _, c, seeds in points:
                 if n in args.n:
-                    lines.append(f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['seconds']:.2f} |")
+                    lines.append(f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['solutions']:.1f} | {c['seconds']:.2f} |")
 
     middle = sorted(args.n)[len(args.n) // 2]
     vote = lambda rule, n: (sampled, lambda row: subset_accuracy(row, n, rule))

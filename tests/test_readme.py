@@ -1,5 +1,6 @@
 """What the README and the results say is what the files hold: extracts, examples, line counts, tables, figures, commands, links."""
 
+import hashlib
 import os
 import re
 import shlex
@@ -110,6 +111,10 @@ def test_links_lead_somewhere(page):
     anchors = {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", PAGES[page], re.M)}
     for anchor in re.findall(r"\]\(#([^)]*)\)", PAGES[page]):
         assert anchor in anchors, anchor
+
+
+def test_curves_are_of_the_problems_that_are_there():
+    assert hashlib.sha256((ROOT / "tiny/problems.jsonl").read_bytes()).hexdigest()[:12] in CURVES
 
 
 def test_no_figure_is_without_its_command():

@@ -59,6 +59,9 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
     assert in_process(script, *flags) == 0
     printed = capsys.readouterr().out
     assert "trees in tree.html" in printed and "--trace" not in printed.split("to go on:")[1]
+    before = (tmp_path / "out.jsonl").read_bytes()
+    assert in_process(script, *flags) == 0  # what is solved is solved again and drawn, and the file keeps what it has
+    assert (tmp_path / "out.jsonl").read_bytes() == before
     searches, rows = data(tmp_path / "tree.html")["searches"], rows_of(tmp_path / "out.jsonl")[1:]
     assert [search["id"] for search in searches] == [row["id"] for row in rows]
     for search, row in zip(searches, rows):
@@ -84,14 +87,10 @@ def test_one_question_can_be_drawn(tmp_path):
 @pytest.mark.parametrize("flags, fault", [
     (["--trace", "tree.txt"], "ends in .html"),
     (["--trace", "no/such/folder/tree.html"], "No such file or directory"),
-    (["--trace", "again.html", "--output", "solved.jsonl"], "solved in solved.jsonl already: add --overwrite"),
 ])
 def test_what_is_refused(flags, fault, tmp_path):
-    if "solved.jsonl" in flags:
-        assert run("dvts.py", "--n", 2, "--limit", 1, "--output", "solved.jsonl", cwd=tmp_path).returncode == 0
     done = run("dvts.py", "--n", 2, "--limit", 1, *flags, cwd=tmp_path)
     assert done.returncode == 2 and fault in done.stderr and len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "again.html").exists()
 
 
 def test_the_trees_of_several_processes_are_refused(tmp_path, monkeypatch):
