@@ -400,9 +400,9 @@ def pack(parents: list[int], segments: list[list[int]]) -> list[tuple[int, list[
 
 
 def alike(lengths: list[int]) -> int:
-    """How many rows, longest first, to push through the model together before the padding behind is worth another batch."""
-    saved = ((lengths[0] - length) * (len(lengths) - row) for row, length in enumerate(lengths))  # by a batch that begins here
-    return next((row for row, slots in enumerate(saved) if slots > BATCH_TOKENS), len(lengths))
+    """How many rows, longest first, to push through the model together: until the padding behind them is worth another batch."""
+    padding = accumulate(lengths[0] - length for length in lengths)
+    return next((row for row, slots in enumerate(padding) if slots > BATCH_TOKENS), len(lengths))
 
 
 def lay_out(packs, segments: list[list[int]]):
