@@ -6,6 +6,7 @@ letters of their steps: "abd" is three steps. The PRM is a table from such paths
 """
 
 import math
+from types import SimpleNamespace
 import random
 
 import pytest
@@ -328,6 +329,20 @@ def test_a_blank_step_never_wins_by_its_parents_score(pair):
     assert max(children, key=lambda child: child.value) is children[1]
     end = beam.grow(policy, SEARCH["reduce"], 0, parent, [pair[1].eos_token_id], [], 9)  # but an end needs no step of its own
     assert end.finished and end.value == 0.9
+
+
+def test_lookahead_does_not_take_a_blank_step_for_its_parent(pair, monkeypatch):
+    """Behind .9 a blank step, whose rollout is blank too, and a real one of .8: the real one is gone on with."""
+    tokenizer, (policy, _, _) = pair[1], pair
+    a, blank = tokenizer.convert_tokens_to_ids(["a", "ĊĊ"])
+    written = iter([[[a, blank]] * 2, [[blank], [a, blank]], [[tokenizer.eos_token_id]] * 2])
+    monkeypatch.setattr(beam, "sample_steps", lambda *_, **__: (next(written), None))
+    monkeypatch.setattr(beam, "look_ahead", lambda policy, tokenizer, prefixes, children, *_: [""] * len(children))
+    asked, scores = [], iter([[[0.9]] * 2, [[], [0.8]], [[], []]])
+    prm = SimpleNamespace(start=lambda problems: None, peek=lambda texts: [[] for _ in texts],
+                          score=lambda parents, texts: asked.append(parents) or next(scores))
+    beam.beam_search(policy, tokenizer, prm, ["?"], [torch.Generator()], n=2, beam_width=2, lookahead=1, **SEARCH)
+    assert asked == [[0, 0], [0, 0], [1, 1]]
 
 
 def test_a_step_that_was_cut_does_not_end_a_subtree_that_can_go_on(search):
