@@ -18,7 +18,7 @@ from transformers.utils import logging
 from common import chat
 
 PACK_TOKENS = 512  # siblings share a row up to this length: beyond it, masked-out attention between them costs too much
-BATCH_TOKENS = 256  # so much padding is worth another batch: a GPU computes about as long on it as it reads an 8B model's weights
+BATCH_TOKENS = 128  # so much padding is worth another batch: a GPU computes about as long on it as it reads and unpacks an 8B model's weights
 
 
 # --- families: token ids of opening(problem) and turn(step, number), and score(hidden) at a turn's last token: [n, h] -> [n] ---
