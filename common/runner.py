@@ -93,23 +93,23 @@ probability = _number(float, lambda value: 0 < value <= 1, "a number above 0 and
 
 def add_run_flags(parser, prm):
     """Add the flags that every script has; those of a reward model only if `prm`."""
-    parser.add_argument("--policy", metavar="MODEL", help="hub id or folder of the model that writes (on a GPU Llama-3.2-1B-Instruct, else tiny/policy)")
+    parser.add_argument("--policy", metavar="MODEL", help="hub id or folder of the model that writes")
     parser.add_argument("--policy-4bit", action="store_true", help="load the policy in 4-bit NF4")
     if prm:
-        parser.add_argument("--prm", metavar="MODEL", help="hub id or folder of the reward model (on a GPU Llama3.1-8B-PRM-Deepseek-Data, else tiny/prm)")
+        parser.add_argument("--prm", metavar="MODEL", help="hub id or folder of the reward model")
         parser.add_argument("--prm-family", choices=FAMILIES, metavar="NAME", help=f"{', '.join(FAMILIES)} (detected)")
         parser.add_argument("--allow-pickle", action="store_true", help="read a PRM's pickled weights (.bin)")
         parser.add_argument("--prm-4bit", action=argparse.BooleanOptionalAction, help="PRM in NF4 (default: on GPU)")
         parser.add_argument("--reduction", choices=REDUCE, default="last", help="of a solution's step scores to one")
     question = parser.add_mutually_exclusive_group()
-    question.add_argument("--problems", metavar="FILE", help="JSONL of problems and answers, or hub id (on a GPU MATH-500, else tiny/problems.jsonl)")
+    question.add_argument("--problems", metavar="FILE", help="JSONL of problems and answers, or hub id")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
     parser.add_argument("--limit", type=positive_int, help="take the first N problems only")
     parser.add_argument("--batch-problems", type=positive_int, help="solved side by side by a process (default: 64 / n)")
     parser.add_argument("--output", metavar="FILE", help="JSONL of results (default: named in runs/)")
     parser.add_argument("--overwrite", action="store_true", help="drop what the output file holds")
     if prm:
-        parser.add_argument("--trace", metavar="FILE", help="draw the trees of steps as a page of HTML, solving again what is solved")
+        parser.add_argument("--trace", metavar="FILE", help="draw the searches as HTML, solved ones once more")
     parser.add_argument("--seed", type=int, default=0, help="of every random number")
 
 # --- models, problems -------------------------------------------------------------------------------------------------
