@@ -487,8 +487,8 @@ def check_writer(args, policy):
         fail(f'--policy {args.policy} answers a step by "+" or "-", as a reward model does: swap --policy and --prm')
 
 
-def work(args, solve, meters, problems):
-    """Solve what args.output has not yet: this process its share, rows on disk when their batch is done."""
+def work(args, solve, meters, problems, drawn):
+    """Solve what args.output has not yet: this process its share, rows on disk when their batch is done, for --trace in `drawn` too."""
     import torch.distributed as dist
     from tqdm import tqdm
     todo, right, rule = [], [], "weighted" if "prm" in meters else "majority"
@@ -525,6 +525,7 @@ def work(args, solve, meters, problems):
             bar.set_description_str(printable(batch[0]["id"]) + " ..." * (len(batch) > 1), refresh=False)
             rows = attempt(args, solve, meters, batch, on_step)
             append(file, *rows)
+            drawn += rows if getattr(args, "trace", None) else []
             tokens += sum(row.get("usage", {}).get("generated_tokens", 0) for row in rows)
             right += [row.get("correct", {}).get(rule, False) for row in rows]
             bar.update(len(rows))
@@ -550,7 +551,7 @@ def run(args, solve, meters, prm=None):
         with tempfile.TemporaryDirectory() as folder:  # a question asked in passing leaves no file behind
             args.output = f"{folder}/answer.jsonl"
             return run(args, solve, meters, prm)
-    problems, stopped, trees = load_problems(args), False, {}
+    problems, stopped, trees, drawn = load_problems(args), False, {}, []
 
     def traced(questions, generators, on_step):
         answers = solve(questions, generators, on_step)
@@ -560,7 +561,7 @@ def run(args, solve, meters, prm=None):
 
     try:
         check_writer(args, meters["policy"])
-        work(args, traced if getattr(args, "trace", None) else solve, meters, problems)
+        work(args, traced if getattr(args, "trace", None) else solve, meters, problems, drawn)
     except KeyboardInterrupt:
         stopped = True
     except OSError as error:
@@ -573,9 +574,10 @@ def run(args, solve, meters, prm=None):
         say(table(args, done, len(problems)))
     elif done:
         say(vote(done[0], getattr(args, "reduction", None)))
-    if drawn := [trace.search(row, *trees[seed(args, row)], winner(row, args.reduction)[1]) for row in done if seed(args, row) in trees]:
+    if drawn := [row for row in drawn if "error" not in row]:
+        searches = [trace.search(row, *trees[seed(args, row)], winner(row, args.reduction)[1]) for row in drawn]
         try:
-            trace.write(args.trace, f"{SCRIPT} {shlex.join(sys.argv[1:])}", drawn)
+            trace.write(args.trace, f"{SCRIPT} {shlex.join(sys.argv[1:])}", searches)
         except OSError as error:
             fail(f"--trace {args.trace} cannot be written ({error.strerror}): name another file")
         say(f"trees in {args.trace}: open it in a browser")
