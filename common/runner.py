@@ -108,6 +108,7 @@ def add_run_flags(parser, prm):
     parser.add_argument("--batch-problems", type=positive_int, help="solved side by side by a process (default: 64 / n)")
     parser.add_argument("--output", metavar="FILE", help="JSONL of results (default: named in runs/)")
     parser.add_argument("--overwrite", action="store_true", help="drop what the output file holds")
+    parser.set_defaults(trace=None)
     if prm:
         parser.add_argument("--trace", metavar="FILE", help="draw the searches as HTML, solved ones once more")
     parser.add_argument("--seed", type=int, default=0, help="of every random number")
@@ -139,7 +140,7 @@ def choose_models(args):
     if RANK == 0 and args.output is not None:
         resume(args, problems)
     check(args, problems[:args.limit])
-    if getattr(args, "trace", None) is not None:
+    if args.trace is not None:
         check_trace(args)
 
 
@@ -498,7 +499,7 @@ def work(args, solve, meters, problems, drawn):
             print(f"{SCRIPT}: note: {args.output} was begun with another "
                   f"{', '.join(key for key in now if now[key] != header.get(key))}", file=sys.stderr)
         # A tree is drawn from the search itself, so for --trace all is solved again, and the file keeps what it has.
-        solved = {key: row for key, row in rows.items() if "error" not in row and not getattr(args, "trace", None)}
+        solved = {key: row for key, row in rows.items() if "error" not in row and not args.trace}
         wanted, size = problems[:args.limit], args.batch_problems or max(1, 64 // args.n)  # few rows would leave a GPU idle
         # Batches are cut from the file, not from what is left: then neither a resume nor the number of processes changes them.
         batches = [[problem for problem in wanted[first:first + size] if problem["id"] not in solved] for first in range(0, len(wanted), size)]
@@ -525,7 +526,7 @@ def work(args, solve, meters, problems, drawn):
             bar.set_description_str(printable(batch[0]["id"]) + " ..." * (len(batch) > 1), refresh=False)
             rows = attempt(args, solve, meters, batch, on_step)
             append(file, *rows)
-            drawn += rows if getattr(args, "trace", None) else []
+            drawn += rows if args.trace else []
             tokens += sum(row.get("usage", {}).get("generated_tokens", 0) for row in rows)
             right += [row.get("correct", {}).get(rule, False) for row in rows]
             bar.update(len(rows))
@@ -561,7 +562,7 @@ def run(args, solve, meters, prm=None):
 
     try:
         check_writer(args, meters["policy"])
-        work(args, traced if getattr(args, "trace", None) else solve, meters, problems, drawn)
+        work(args, traced if args.trace else solve, meters, problems, drawn)
     except KeyboardInterrupt:
         stopped = True
     except OSError as error:

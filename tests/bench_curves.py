@@ -268,11 +268,15 @@ STYLE = {  # colours that also differ for the colour-blind (Okabe and Ito 2008)
 }
 
 
-def draw(curves, greedy, file):
+def pyplot():
     import matplotlib
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot
+    return matplotlib.pyplot
 
+
+def draw(curves, greedy, file):
+    plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
     for axis, column, label in [(axes[0], 0, "n, samples or beams"), (axes[1], 1, "FLOPs a problem, policy and PRM")]:
         for i, (name, (title, color, marker, line)) in enumerate(STYLE.items()):
@@ -294,10 +298,7 @@ def draw(curves, greedy, file):
 
 def draw_one(name, curves, levels, wanted, file):
     """One strategy: its curve among the others' in grey, and what more samples bring at each level of difficulty."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     title, color, marker, _ = STYLE[name]
     figure, (axis, bars) = plt.subplots(1, 2, figsize=(9, 2.8), width_ratios=[1.1, 1], layout="constrained")
     for other, points in curves.items():

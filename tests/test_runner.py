@@ -770,7 +770,7 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
     def chosen(**given):
         args = runner.argparse.Namespace(**{"policy": None, "prm": None, "prm_4bit": None, "problems": None,
                                             "problem": None, "output": "o.jsonl", "overwrite": False,
-                                            "limit": None} | given)
+                                            "limit": None, "trace": None} | given)
         runner.choose_models(args)
         return args, capsys.readouterr().out
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
