@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import grading  # noqa: E402
+from common import grading, latex  # noqa: E402
 
 PAIRS = Path(__file__).with_name("grading_pairs.tsv")
 
@@ -24,7 +24,7 @@ def read_pairs() -> list[list[str]]:
 
 def forget() -> None:
     """Empty every cache of ours. The parser's own cache, of its grammar, is filled once per process."""
-    for function in (grading._key, grading._parse, grading._atom):
+    for function in (grading._key, latex._parse, latex._atom):
         function.cache_clear()
 
 

@@ -13,14 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from common import grading  # noqa: E402
+from common import grading, latex  # noqa: E402
 from common.grading import canonical_form, extract_answer, is_correct, majority, weighted  # noqa: E402
 
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 
 
 def forget():
-    for function in (grading._key, grading._parse, grading._atom):
+    for function in (grading._key, latex._parse, latex._atom):
         function.cache_clear()
 
 
@@ -369,7 +369,7 @@ def test_random_text_never_raises_and_is_fast():
         text = "".join(rng.choices(tokens, k=rng.randint(1, 50)))
         start = time.process_time()
         try:                                              # canonical_form falls back on text for any error; see which
-            grading._structure(grading._normalise(text))
+            grading._structure(latex.normalise(text))
         except (ValueError, ArithmeticError, RecursionError):
             pass
         hash(canonical_form(text))
@@ -386,7 +386,7 @@ def test_memory_stays_bounded():
             canonical_form(text + " " * round_)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < (200 << 20 if sys.platform == "darwin" else 200 << 10)               # bytes there, KiB elsewhere
-    assert all(f.cache_info().maxsize for f in (grading._key, grading._parse, grading._atom))
+    assert all(f.cache_info().maxsize for f in (grading._key, latex._parse, latex._atom))
     assert "x" * 401 not in repr(canonical_form("x" * 401))                             # a long answer is kept as a digest
 
 
