@@ -48,7 +48,8 @@ from functools import lru_cache
 
 import torch
 from torch.nn.functional import pad
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache, GenerationConfig
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Cache, DynamicCache, DynamicLayer, GenerationConfig
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from common.chat import encode_prompt
@@ -56,7 +57,6 @@ from common.prm import load_prm
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
-
 
 # Copied from beam.py
 @dataclass(eq=False)
@@ -88,10 +88,9 @@ def rebase(policy, tokenizer, prm, problems, generators, *,
     leaves, sampled = [[] for _ in problems], [0] * len(problems)
 
     for step in range(1, max_steps + 1):
-        parents = []
-        for frontier, ended in zip(frontiers, leaves):
-            widths = allocate(n - len(ended), [node.value for node in frontier], balance_temperature, rounding) if frontier else []
-            parents += [node for node, width in zip(frontier, widths) for _ in range(width)]
+        widths = [allocate(n - len(ended), [node.value for node in frontier], balance_temperature, rounding) if frontier else []
+                  for frontier, ended in zip(frontiers, leaves)]
+        parents = [node for nodes in zip(frontiers, widths) for node, width in zip(*nodes) for _ in range(width)]
         on_step(step, len(parents))
         rows = [parent.row for parent in parents]
         uniforms = torch.stack([torch.rand(max_new_tokens, generator=generators[parent.problem]) for parent in parents])
@@ -158,13 +157,10 @@ CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more 
 # Copied from beam.py
 def load_policy(folder: str, *, four_bit: bool, device: torch.device):
     """The model that writes, and its tokenizer: bfloat16 on a GPU, float32 on a CPU, 4-bit NF4 on either if wanted."""
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
-    )
+    dtype = torch.float32 if device.type == "cpu" and not four_bit else torch.bfloat16
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
     policy = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32 if device.type == "cpu" and not four_bit else torch.bfloat16,
-        quantization_config=nf4 if four_bit else None, device_map={"": device}, attn_implementation="sdpa",
-    )
+        folder, dtype=dtype, quantization_config=nf4 if four_bit else None, device_map={"": device}, attn_implementation="sdpa")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if (eos := policy.generation_config.eos_token_id or tokenizer.eos_token_id) is None:
         raise ValueError("it names no token that ends a text")
@@ -188,24 +184,23 @@ class Prefixes:
                                                                       1 1 1 0 0 (of row 1)                 end of text
     """
 
-    pieces: list  # of (cache, mask [rows, T], index): text i is its row index[i]
+    pieces: list  # of (kvs, mask [rows, T], index [texts]): text i is its row index[i]; kvs: keys and values of each layer
     last: torch.Tensor  # [texts, 1]
     at_once: int = 1 << 30  # how many may be written side by side; halved when the GPU's memory runs out
 
 
 # Copied from beam.py
 def prefill(policy, prompts: list[list[int]]) -> Prefixes:
-    """Read each prompt once, however many steps will follow it. Raises ValueError if one is too long for the policy."""
+    """Read each prompt once, with the base model: no logits are needed. Raises ValueError if one is too long for the policy."""
     longest, context = max(map(len, prompts)), policy.config.max_position_embeddings
     if longest >= context:
         raise ValueError(f"the prompt has {longest} tokens, the policy takes {context}: shorten it")
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=policy.device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=policy.device)
     cache, position = DynamicCache(), (mask.cumsum(1) - 1).clamp(min=0)  # not spelled out, positions would count the padding
-    policy.base_model(  # not policy(...): its logits are not needed
-        ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position[:, :-1], past_key_values=cache, use_cache=True
-    )
-    return Prefixes([(cache, mask[:, :-1], list(range(len(prompts))))], ids[:, -1:])
+    policy.base_model(ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position[:, :-1], past_key_values=cache, use_cache=True)
+    kvs = [(layer.keys, layer.values) for layer in cache.layers]
+    return Prefixes([(kvs, mask[:, :-1], torch.arange(len(prompts), device=policy.device))], ids[:, -1:])
 
 
 # Copied from beam.py
@@ -215,85 +210,95 @@ def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left:
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
     each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (None is returned).
     """
-    distinct = {parent: row for row, parent in enumerate(dict.fromkeys(parents))}
-    cache, mask = select([(cache, mask, [index[parent] for parent in distinct]) for cache, mask, index in prefixes.pieces])
-    rows, last, at_once = [distinct[parent] for parent in parents], prefixes.last[parents], prefixes.at_once
-    uniforms, steps, tails = uniforms.to(policy.device), [], []
+    parents, left, uniforms = torch.tensor(parents, device=policy.device), torch.tensor(left, device=policy.device), uniforms.to(policy.device)
+    distinct, rows = parents.unique(return_inverse=True)
+    kvs, mask = join([(kvs, mask, index[distinct]) for kvs, mask, index in prefixes.pieces])
+    last, at_once, steps, tails = prefixes.last[parents], prefixes.at_once, [], []
     while len(steps) < len(rows):
         batch = slice(len(steps), len(steps) + at_once)
-        copies = [(cache, mask, rows[batch])]
         try:
-            new, tail = write(policy, copies, last[batch], uniforms[batch], left[batch], ends, temperature, top_p, keep)
+            new, tail = write(policy, kvs, mask, rows[batch], last[batch], uniforms[batch], left[batch], ends, temperature, top_p, keep)
             steps, tails = steps + new, tails + [tail]
         except torch.cuda.OutOfMemoryError:
             if (at_once := min(at_once, len(rows) - len(steps)) // 2) == 0:
                 raise
+    own, index = pad_sequence([mask.new_ones(len(step)) for step in steps], batch_first=True), torch.arange(len(steps), device=policy.device)
     last = torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Prefixes([(cache, mask, rows), (*stack(tails), list(range(len(rows))))], last, at_once) if keep else None
+    return steps, Prefixes([(kvs, mask, rows), (stack(tails), own, index)], last, at_once) if keep else None
 
 
 # Copied from beam.py
-def write(policy, copies: list, last, uniforms, left: list[int], ends, temperature, top_p, keep):
-    """Go on with every row of select(copies) to the end of its step. Returns the tokens of each step, and the cache and mask
-    of these alone, the cache empty without `keep`.
+def write(policy, kvs, mask, index, last, uniforms, left, ends, temperature, top_p, keep):
+    """Go on with rows index [rows] of kvs, each to the end of its step. Returns the tokens of each step, and its kvs with `keep`.
 
     generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
     differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
     """
-    cache, mask = select(copies)
-    steps, tail, own = [[] for _ in left], DynamicCache(), mask[:, :0]
-    left, writing, written = torch.tensor(left, device=mask.device), torch.arange(len(left), device=mask.device), 0
+    steps, tail, writing, written = [[] for _ in left], DynamicCache(), torch.arange(len(left), device=mask.device), 0
     while True:
+        kvs, mask = select(kvs, mask, index, room=CHUNK)
+        T, cache = mask.shape[1], Cache(layers=[Roomy(*kv, mask.shape[1]) for kv in kvs])
         stop = StopAt(ends, left[writing] - written, first=written == 0)
         sampler = InverseTransformSampling(uniforms[writing, written:], temperature, top_p)
         chunk = policy.generate(
             last, attention_mask=torch.cat([mask, torch.ones_like(last)], 1), past_key_values=cache, max_new_tokens=CHUNK,
             logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
         )[:, 1:]  # [rows, S]
-        S, on = chunk.shape[1], (stop.length == 0).nonzero()[:, 0]
-        length = stop.length.masked_fill(stop.length == 0, S)
-        for i, tokens, end in zip(writing.tolist(), chunk.tolist(), length.tolist()):
-            steps[i] += tokens[:end]
-        # The cache grew by S slots: the old last token and all new ones but the newest. A row owns the first length of them.
-        new = (torch.arange(S, device=mask.device) < length[:, None]).long()  # [rows, S]
-        own = torch.cat([own, own.new_zeros(len(steps), S).index_copy(0, writing, new)], 1)
-        for number, layer in enumerate(cache.layers if keep else []):
-            kvs = (kv[:, :, -S:] for kv in (layer.keys, layer.values))
-            tail.update(*(kv.new_zeros(len(steps), *kv.shape[1:]).index_copy(0, writing, kv) for kv in kvs), number)
-        if len(on) == 0:
-            return steps, (tail, own)
-        mask = torch.cat([mask, new], 1)
-        if len(on) < len(writing):
-            cache, mask = select([(cache, mask, on)])
-        last, writing, written = chunk[on, -1:], writing[on], written + S
+        S, index = chunk.shape[1], (stop.length == 0).nonzero()[:, 0]
+        for i, tokens, end in zip(writing.tolist(), chunk.tolist(), stop.length.tolist()):
+            steps[i] += tokens[:end or S]
+        # Slots T to T + S are new: the old last token and all new ones but the newest.
+        for number, kv in enumerate(kvs if keep else []):
+            new = (x[:, :, T:T + S] for x in kv)
+            tail.update(*(x.new_zeros(len(steps), *x.shape[1:]).index_copy(0, writing, x) for x in new), number)
+        if len(index) == 0:
+            return steps, [(layer.keys, layer.values) for layer in tail.layers]
+        mask, last, writing, written = pad(mask, (0, S), value=1), chunk[index, -1:], writing[index], written + S
 
 
 # Copied from beam.py
-def select(pieces: list):
-    """The cache, and its mask, whose row i is row index[i] of each piece (cache, mask, index), side by side.
-
-    One gather drops, copies, reorders and joins rows, and closes the holes that padding left in them: nothing attends to it,
-    but it would fill the cache. A stable sort of the mask moves padding to the left and keeps a row's tokens in order.
-    """
+def join(pieces: list):
+    """The kvs and mask of texts in several pieces (kvs, mask, index): row index[i] of each, side by side."""
+    kvs = [[(keys[index], values[index]) for keys, values in kvs] for kvs, _, index in pieces]
     mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
+    return select([tuple(torch.cat(kv, 2) for kv in zip(*layer)) for layer in zip(*kvs)], mask, torch.arange(len(mask), device=mask.device))
+
+
+# Copied from beam.py
+def select(kvs, mask, index, room=0):
+    """The kvs and mask of rows index [rows], with free slots behind them, as many as `room`.
+
+    One gather drops, copies and reorders rows, and closes the holes that padding left in them: nothing attends to it, but it
+    would fill the cache. A stable sort of the mask moves padding to the left and keeps a row's tokens in order.
+    """
+    mask, head = mask[index], torch.arange(kvs[0][0].shape[1], device=mask.device)[:, None]
     slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
-    selected, row = DynamicCache(), torch.arange(len(mask), device=mask.device)[:, None]
-    for number in range(len(pieces[0][0].layers)):
-        kvs = zip(*((cache.layers[number].keys[index], cache.layers[number].values[index]) for cache, _, index in pieces))
-        selected.update(*(torch.cat(kv, 2).transpose(1, 2)[row, slots].transpose(1, 2) for kv in kvs), number)
-    return selected, mask.gather(1, slots)
+    wanted = index[:, None, None], head, pad(slots, (0, room))[:, None]
+    return [(keys[wanted], values[wanted]) for keys, values in kvs], mask.gather(1, slots)
 
 
 # Copied from beam.py
 def stack(batches: list):
-    """The rows of several (cache, mask), one below the other, the shorter ones padded."""
-    if len(batches) == 1:
-        return batches[0]
-    S, stacked = max(mask.shape[1] for _, mask in batches), DynamicCache()
-    for number in range(len(batches[0][0].layers)):
-        kvs = zip(*((cache.layers[number].keys, cache.layers[number].values) for cache, _ in batches))
-        stacked.update(*(torch.cat([pad(kv, (0, 0, 0, S - kv.shape[2])) for kv in batch]) for batch in kvs), number)
-    return stacked, torch.cat([pad(mask, (0, S - mask.shape[1])) for _, mask in batches])
+    """The rows of several kvs, one below the other, the shorter ones padded."""
+    S = max(kvs[0][0].shape[2] for kvs in batches)
+    return [tuple(torch.cat([pad(x, (0, 0, 0, S - x.shape[2])) for x in kv]) for kv in zip(*layer)) for layer in zip(*batches)]
+
+
+# Copied from beam.py
+class Roomy(DynamicLayer):
+    """[rows, heads, T + room, head_dim]: with room, for a DynamicLayer copies all it holds (torch.cat) for each token it takes in."""
+
+    def __init__(self, keys, values, T):
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.slots, self.keys, self.values = (keys, values), keys[:, :, :T], values[:, :, :T]
+
+    def update(self, keys, values, *args, **kwargs):
+        T, S = self.keys.shape[2], keys.shape[2]
+        for slots, new in zip(self.slots, (keys, values)):
+            slots[:, :, T:T + S] = new
+        self.keys, self.values = (slots[:, :, :T + S] for slots in self.slots)
+        return self.keys, self.values
 
 
 # Copied from beam.py
@@ -372,7 +377,6 @@ def decode(tokenizer, texts: list[list[int]]) -> list[str]:
 
 # --- the run ----------------------------------------------------------------------------------------------------------
 
-
 def main(args) -> int:
     runner.choose_models(args)
     policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm", args.allow_pickle)
@@ -385,12 +389,9 @@ def main(args) -> int:
         solutions, sampled = rebase(
             policy, tokenizer, prm, problems, generators, n=args.n, balance_temperature=args.balance_temperature,
             rounding=args.rounding, max_steps=args.max_steps, temperature=args.temperature, top_p=args.top_p,
-            max_new_tokens=args.max_new_tokens, reduce=runner.REDUCE[args.reduction], on_step=on_step,
-        )
-        return [
-            [dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished, row=node.row)
-             for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions
-        ], sampled
+            max_new_tokens=args.max_new_tokens, reduce=runner.REDUCE[args.reduction], on_step=on_step)
+        return [[dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished, row=node.row)
+                 for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions], sampled
 
     return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}, prm)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import DynamicLayer
 
 import beam
 from common.chat import encode_prompt
@@ -130,30 +131,42 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(pair):
 
 
 def piece(mask, values, index):
-    """A cache of one layer, its slot values telling which token they are."""
-    cache, values = beam.DynamicCache(), torch.tensor(values).float()
-    cache.update(values[:, None, :, None], values[:, None, :, None] + 100, 0)
-    return cache, torch.tensor(mask), index
+    """Of one layer with one head, its slot values telling which token they are."""
+    keys = torch.tensor(values).float()[:, None, :, None]
+    return [(keys, keys + 100)], torch.tensor(mask), torch.tensor(index)
 
 
-def test_select_closes_holes():
+@pytest.mark.parametrize("room", [0, 2])
+def test_select_closes_holes_and_leaves_room(room):
     """10 r + t for token t of row r, -1 for a hole."""
     mask = [[1, 1, 0, 1, 0], [0, 1, 1, 1, 1], [1, 0, 0, 0, 1]]
     values = [[0, 1, -1, 2, -1], [-1, 10, 11, 12, 13], [20, -1, -1, -1, 21]]
-    cache, mask = beam.select([piece(mask, values, [2, 0, 0])])
+    [(keys, values)], mask = beam.select(*piece(mask, values, [2, 0, 0]), room=room)
     assert mask.tolist() == [[0, 1, 1], [1, 1, 1], [1, 1, 1]]
-    keys = cache.layers[0].keys[:, 0, :, 0]
+    assert keys.shape == (3, 1, 3 + room, 1) and torch.equal(values, keys + 100)
+    keys = keys[:, 0, :3, 0]
     assert keys[0, 1:].tolist() == [20, 21] and keys[1:].tolist() == [[0, 1, 2], [0, 1, 2]]
-    assert torch.equal(cache.layers[0].values[:, 0, :, 0], keys + 100)
 
 
-def test_select_joins_the_pieces_of_a_text():
+def test_join_puts_the_pieces_of_a_text_side_by_side():
     old = piece([[0, 1, 1], [1, 1, 1]], [[-1, 1, 2], [11, 12, 13]], [1, 0, 1])
     new = piece([[1, 0], [1, 1], [0, 0]], [[14, -1], [3, 4], [-1, -1]], [0, 1, 2])
-    cache, mask = beam.select([old, new])
+    [(keys, _)], mask = beam.join([old, new])
     assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]
-    keys = cache.layers[0].keys[:, 0, :, 0]
+    keys = keys[:, 0, :, 0]
     assert keys[:2].tolist() == [[11, 12, 13, 14], [1, 2, 3, 4]] and keys[2, 1:].tolist() == [11, 12, 13]
+
+
+def test_a_roomy_layer_holds_what_a_dynamic_one_does_and_copies_nothing():
+    kv, new = torch.randn(2, 3, 4, 7, 8), torch.randn(2, 2, 3, 4, 1, 8)  # keys and values with 5 slots and room for 2; two tokens
+    roomy, dynamic = beam.Roomy(*kv.clone(), T=5), DynamicLayer()
+    dynamic.update(*kv[:, :, :, :5])
+    assert roomy.get_seq_length() == 5
+    at = roomy.keys.data_ptr(), roomy.values.data_ptr()
+    for token in new:
+        for ours, theirs in zip(roomy.update(*token), dynamic.update(*token)):
+            assert torch.equal(ours, theirs)
+    assert (roomy.keys.data_ptr(), roomy.values.data_ptr()) == at and roomy.get_seq_length() == 7
 
 
 def test_a_separator_in_two_halves_ends_a_step(pair):
