@@ -279,19 +279,20 @@ def stack(batches: list):
 
 # Copied from beam.py
 class Roomy(DynamicLayer):
-    """[rows, heads, T + room, head_dim]: with room, for a DynamicLayer copies all it holds (torch.cat) for each token it takes in."""
+    """T slots of keys and values [rows, heads, T + room, head_dim]. A DynamicLayer has no room: each token makes it copy all it holds."""
 
     def __init__(self, keys, values, T):
         super().__init__()
         self.lazy_initialization(keys, values)
-        self.slots, self.keys, self.values = (keys, values), keys[:, :, :T], values[:, :, :T]
+        self.keys, self.values, self.T = keys, values, T
+
+    def get_seq_length(self):
+        return self.T
 
     def update(self, keys, values, *args, **kwargs):
-        T, S = self.keys.shape[2], keys.shape[2]
-        for slots, new in zip(self.slots, (keys, values)):
-            slots[:, :, T:T + S] = new
-        self.keys, self.values = (slots[:, :, :T + S] for slots in self.slots)
-        return self.keys, self.values
+        T, self.T = self.T, self.T + keys.shape[2]
+        self.keys[:, :, T:self.T], self.values[:, :, T:self.T] = keys, values
+        return self.keys[:, :, :self.T], self.values[:, :, :self.T]
 
 
 # Copied from beam.py
@@ -359,8 +360,7 @@ def step_ends(tokenizer, policy):
 def text_ends(policy):
     """The tables of step_ends() if only the end of text counts."""
     none = torch.zeros(policy.config.vocab_size, dtype=torch.bool, device=policy.device)
-    eos = torch.tensor(policy.generation_config.eos_token_id, device=policy.device)
-    return none.index_fill(0, eos, True), none, none
+    return none.index_fill(0, torch.tensor(policy.generation_config.eos_token_id, device=policy.device), True), none, none
 
 
 # Copied from beam.py

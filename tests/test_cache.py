@@ -162,11 +162,10 @@ def test_a_roomy_layer_holds_what_a_dynamic_one_does_and_copies_nothing():
     roomy, dynamic = beam.Roomy(*kv.clone(), T=5), DynamicLayer()
     dynamic.update(*kv[:, :, :, :5])
     assert roomy.get_seq_length() == 5
-    at = roomy.keys.data_ptr(), roomy.values.data_ptr()
     for token in new:
-        for ours, theirs in zip(roomy.update(*token), dynamic.update(*token)):
-            assert torch.equal(ours, theirs)
-    assert (roomy.keys.data_ptr(), roomy.values.data_ptr()) == at and roomy.get_seq_length() == 7
+        for ours, theirs, whole in zip(roomy.update(*token), dynamic.update(*token), (roomy.keys, roomy.values)):
+            assert torch.equal(ours, theirs) and ours.data_ptr() == whole.data_ptr()
+    assert roomy.get_seq_length() == 7
 
 
 def test_a_separator_in_two_halves_ends_a_step(pair):
