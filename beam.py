@@ -47,7 +47,6 @@ from functools import lru_cache
 
 import torch
 from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Cache, DynamicCache, DynamicLayer, GenerationConfig
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
@@ -144,12 +143,13 @@ def look_ahead(policy, tokenizer, prefixes, children, room, lookahead) -> list[s
     """What each child, text i for child i, would write in the next `lookahead` steps at temperature 0; "" if it has ended."""
     beyond, ends = [[] for _ in children], step_ends(tokenizer, policy)
     writing = rows = [i for i, child in enumerate(children) if not (child.finished or child.cut)]
-    for _ in range(lookahead):
+    for depth in range(1, lookahead + 1):
         if not writing:
             break
         left = [room[children[i].problem] - len(children[i].tokens) - len(beyond[i]) for i in writing]
         uniforms = torch.zeros(len(rows), max(left))  # greedy sampling does not look at them
-        steps, prefixes = sample_steps(policy, prefixes, rows, uniforms, left, ends, temperature=0.0, top_p=1.0)
+        keep = depth < lookahead
+        steps, prefixes = sample_steps(policy, prefixes, rows, uniforms, left, ends, temperature=0.0, top_p=1.0, keep=keep)
         for i, step in zip(writing, steps):
             beyond[i] += step
         rows = [row for row, (step, most) in enumerate(zip(steps, left))
@@ -161,7 +161,7 @@ def look_ahead(policy, tokenizer, prefixes, children, room, lookahead) -> list[s
 # --- the policy and its KV cache --------------------------------------------------------------------------------------
 
 # In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
-CHUNK = 16  # tokens written before rows that have ended leave: fewer cost more calls, more cost more padding
+CHUNK = 16  # tokens written before rows that have ended leave, and room for them: fewer cost more calls, more cost more padding
 
 
 def load_policy(folder: str, *, four_bit: bool, device: torch.device):
@@ -214,7 +214,7 @@ def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left:
     """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
-    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (None is returned).
+    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (no prefixes, None).
     """
     parents, left, uniforms = torch.tensor(parents, device=policy.device), torch.tensor(left, device=policy.device), uniforms.to(policy.device)
     distinct, rows = parents.unique(return_inverse=True)
@@ -228,31 +228,30 @@ def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left:
         except torch.cuda.OutOfMemoryError:
             if (at_once := min(at_once, len(rows) - len(steps)) // 2) == 0:
                 raise
-    own, index = pad_sequence([mask.new_ones(len(step)) for step in steps], batch_first=True), torch.arange(len(steps), device=policy.device)
-    last = torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Prefixes([(kvs, mask, rows), (stack(tails), own, index)], last, at_once) if keep else None
+    own = torch.arange(max(map(len, steps)), device=policy.device) < torch.tensor([[len(step)] for step in steps], device=policy.device)
+    index, last = torch.arange(len(steps), device=policy.device), torch.tensor([step[-1:] for step in steps], device=policy.device)
+    return steps, Prefixes([(kvs, mask, rows), (stack(tails), own.long(), index)], last, at_once) if keep else None
 
 
 def write(policy, kvs, mask, index, last, uniforms, left, ends, temperature, top_p, keep):
-    """Go on with rows index [rows] of kvs, each to the end of its step. Returns the tokens of each step, and its kvs with `keep`.
+    """Go on with rows `index` of kvs, each to the end of its step. Returns the tokens of each step, and its kvs with `keep`.
 
     generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
     differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
     """
-    steps, tail, writing, written = [[] for _ in left], DynamicCache(), torch.arange(len(left), device=mask.device), 0
+    kvs, steps, tail, writing, written = list(kvs), [[] for _ in left], DynamicCache(), torch.arange(len(left), device=mask.device), 0
     while True:
-        kvs, mask = select(kvs, mask, index, room=CHUNK)
-        T, cache = mask.shape[1], Cache(layers=[Roomy(*kv, mask.shape[1]) for kv in kvs])
-        stop = StopAt(ends, left[writing] - written, first=written == 0)
+        kvs, mask = select((kvs.pop(0) for _ in list(kvs)), mask, index, room=CHUNK)  # the old layers go as the new ones come
+        T, stop = mask.shape[1], StopAt(ends, left[writing] - written, first=written == 0)
         sampler = InverseTransformSampling(uniforms[writing, written:], temperature, top_p)
         chunk = policy.generate(
-            last, attention_mask=torch.cat([mask, torch.ones_like(last)], 1), past_key_values=cache, max_new_tokens=CHUNK,
-            logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
+            last, attention_mask=torch.cat([mask, torch.ones_like(last)], 1), past_key_values=Cache(layers=[Roomy(*kv, T) for kv in kvs]),
+            max_new_tokens=CHUNK, logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
         )[:, 1:]  # [rows, S]
         S, index = chunk.shape[1], (stop.length == 0).nonzero()[:, 0]
         for i, tokens, end in zip(writing.tolist(), chunk.tolist(), stop.length.tolist()):
             steps[i] += tokens[:end or S]
-        # Slots T to T + S are new: the old last token and all new ones but the newest.
+        # Written in place, slots T to T + S of kvs are new: the old last token and all new ones but the newest.
         for number, kv in enumerate(kvs if keep else []):
             new = (x[:, :, T:T + S] for x in kv)
             tail.update(*(x.new_zeros(len(steps), *x.shape[1:]).index_copy(0, writing, x) for x in new), number)
@@ -262,28 +261,30 @@ def write(policy, kvs, mask, index, last, uniforms, left, ends, temperature, top
 
 
 def join(pieces: list):
-    """The kvs and mask of texts in several pieces (kvs, mask, index): row index[i] of each, side by side."""
-    kvs = [[(keys[index], values[index]) for keys, values in kvs] for kvs, _, index in pieces]
+    """Texts that are in several pieces (kvs, mask, index), in one, with no holes between them. Returns its kvs and mask."""
     mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
-    return select([tuple(torch.cat(kv, 2) for kv in zip(*layer)) for layer in zip(*kvs)], mask, torch.arange(len(mask), device=mask.device))
+    beside = lambda kv: torch.cat([x[index] for x, (_, _, index) in zip(kv, pieces)], 2)
+    layers = (map(beside, zip(*layer)) for layer in zip(*[kvs for kvs, _, _ in pieces]))  # made one by one, as select() takes them
+    return select(layers, mask, torch.arange(len(mask), device=mask.device))
 
 
 def select(kvs, mask, index, room=0):
-    """The kvs and mask of rows index [rows], with free slots behind them, as many as `room`.
+    """Rows `index` of kvs, with free slots behind them, as many as `room`. Returns new kvs and their mask.
 
-    One gather drops, copies and reorders rows, and closes the holes that padding left in them: nothing attends to it, but it
-    would fill the cache. A stable sort of the mask moves padding to the left and keeps a row's tokens in order.
+    One gather drops, copies and reorders rows, and closes the holes that padding left in them: nothing attends to padding, but
+    it would fill the cache. A stable sort of the mask moves it to the left and keeps a row's tokens in order.
     """
-    mask, head = mask[index], torch.arange(kvs[0][0].shape[1], device=mask.device)[:, None]
+    mask = mask[index]
     slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
-    wanted = index[:, None, None], head, pad(slots, (0, room))[:, None]
-    return [(keys[wanted], values[wanted]) for keys, values in kvs], mask.gather(1, slots)
+    source = pad(slots, (0, room))[:, None]  # free slots get what is in slot 0, which nobody reads
+    gather = lambda kv: kv[index[:, None, None], torch.arange(kv.shape[1], device=kv.device)[:, None], source]
+    return [(gather(keys), gather(values)) for keys, values in kvs], mask.gather(1, slots)
 
 
 def stack(batches: list):
     """The rows of several kvs, one below the other, the shorter ones padded."""
-    S = max(kvs[0][0].shape[2] for kvs in batches)
-    return [tuple(torch.cat([pad(x, (0, 0, 0, S - x.shape[2])) for x in kv]) for kv in zip(*layer)) for layer in zip(*batches)]
+    below = lambda kv: torch.cat([pad(x, (0, 0, 0, max(other.shape[2] for other in kv) - x.shape[2])) for x in kv])
+    return [tuple(map(below, zip(*layer))) for layer in zip(*batches)] if len(batches) > 1 else batches[0]
 
 
 class Roomy(DynamicLayer):
@@ -291,15 +292,15 @@ class Roomy(DynamicLayer):
 
     def __init__(self, keys, values, T):
         super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values, self.T = keys, values, T
+        self.keys, self.values, self.T, self.is_initialized = keys, values, T, True
 
     def get_seq_length(self):
         return self.T
 
     def update(self, keys, values, *args, **kwargs):
-        T, self.T = self.T, self.T + keys.shape[2]
-        self.keys[:, :, T:self.T], self.values[:, :, T:self.T] = keys, values
+        for slots, new in zip((self.keys, self.values), (keys, values)):
+            slots.narrow(2, self.T, new.shape[2]).copy_(new)  # an error if there is no room, where [:, :, T:] = would say nothing
+        self.T += keys.shape[2]
         return self.keys[:, :, :self.T], self.values[:, :, :self.T]
 
 

@@ -1,5 +1,7 @@
 """The cached, batched decoding of beam.py (and of its copies) against plain decoding without any cache."""
 
+import weakref
+
 import pytest
 import torch
 from transformers import DynamicLayer
@@ -157,6 +159,30 @@ def test_join_puts_the_pieces_of_a_text_side_by_side():
     assert keys[:2].tolist() == [[11, 12, 13, 14], [1, 2, 3, 4]] and keys[2, 1:].tolist() == [11, 12, 13]
 
 
+@torch.inference_mode()  # as every search
+def test_the_old_layers_of_a_cache_go_as_the_new_ones_come(pair, monkeypatch):
+    """While rows are gathered for the next CHUNK tokens, no more than one layer is there twice."""
+    policy, tokenizer, _ = pair
+    select, old, left_of_them = beam.select, [], []
+
+    def watched(kvs, mask, index, room=0):
+        def each():
+            for kv in kvs:
+                yield kv
+            left_of_them.append(sum(keys() is not None for keys in old))
+
+        new, mask = select(each(), mask, index, room)
+        old[:] = [weakref.ref(keys) for keys, _ in new]
+        return new, mask
+
+    monkeypatch.setattr(beam, "select", watched)
+    prefixes = beam.prefill(policy, [encode_prompt(tokenizer, PROBLEM)])
+    beam.sample_steps(policy, prefixes, [0] * 4, torch.rand(4, 60), [60] * 4, beam.text_ends(policy), temperature=1.0, top_p=1.0)
+    layers = policy.config.num_hidden_layers
+    assert left_of_them[:2] == [0, layers] and len(left_of_them) > 3  # join()'s result is kept: the steps go on from it
+    assert max(left_of_them[2:]) <= 1
+
+
 def test_a_roomy_layer_holds_what_a_dynamic_one_does_and_copies_nothing():
     kv, new = torch.randn(2, 3, 4, 7, 8), torch.randn(2, 2, 3, 4, 1, 8)  # keys and values with 5 slots and room for 2; two tokens
     roomy, dynamic = beam.Roomy(*kv.clone(), T=5), DynamicLayer()
@@ -166,6 +192,8 @@ def test_a_roomy_layer_holds_what_a_dynamic_one_does_and_copies_nothing():
         for ours, theirs, whole in zip(roomy.update(*token), dynamic.update(*token), (roomy.keys, roomy.values)):
             assert torch.equal(ours, theirs) and ours.data_ptr() == whole.data_ptr()
     assert roomy.get_seq_length() == 7
+    with pytest.raises(RuntimeError):  # it is full
+        roomy.update(*new[0])
 
 
 def test_a_separator_in_two_halves_ends_a_step(pair):
