@@ -81,10 +81,11 @@ def canonical_form(answer: str) -> Hashable:
 
 @lru_cache(maxsize=2048)
 def _key(answer: str) -> Hashable:
+    plain = latex.normalise(answer)
     try:
-        return _structure(latex.normalise(answer))
+        return _structure(plain)
     except Exception:                                     # whatever it is, it has a key
-        return _text(latex.normalise(answer))
+        return _text(plain)
 
 
 def _text(plain: str) -> Hashable:
@@ -224,6 +225,9 @@ def _list(parts: list[str], separators: list[str]) -> Hashable:
             return ("conditions", tuple(sorted(zip(letters, keys), key=repr)))
         if len(letters[0]) == 1 and "inequality" not in {key[0] for key in keys} and (both := reduce(_meet, keys))[1]:
             return both
+    units = [re.sub(r'[\s"]', "", unit[0]) if (unit := UNIT.search(part)) else "" for part in parts]
+    if len(set(units) - {""}) > 1:                        # 2 apples, 3 pears
+        return ("units", tuple(sorted(zip(units, keys), key=repr)))
     return _set(keys, repeats=True)
 
 
@@ -257,12 +261,12 @@ def _compare(left: str, sign: str, right: str) -> Hashable:
     difference = f"({left})-({right})"
     letters = latex.variables(difference)
     letter = "y" if sign == "=" and "y" in letters else min(letters) if len(letters) == 1 else None
-    at = letter and list(zip(*(latex.values(difference, **{letter: MP.mpf(1 + n * STEP)}) for n in (0, -1, 1))))
-    if letter and all(a != b and not latex.clean(a - 2 * b + c, abs(b)) for b, a, c in at):     # of degree one
-        root = ("value", *latex.digits([1 - STEP * b / (b - a) for b, a, _ in at]))
+    at = letter and list(zip(*(latex.values(difference, **{letter: MP.mpf(1 + n * STEP)}) for n in (-1, 0, 1))))
+    if letter and all(a != b and not latex.clean(a - 2 * b + c, abs(b)) for a, b, c in at):     # of degree one
+        root = ("value", *latex.digits([1 - STEP * b / (b - a) for a, b, _ in at]))
         if sign == "=":
             return root
-        if MP.re(at[0][0] - at[0][1]) > 0:
+        if MP.re(at[0][1] - at[0][0]) > 0:
             return ("tuple", "(]" if sign == r"\leq" else "()", (ENDS[r"-\infty"], root))
         return ("tuple", "[)" if sign == r"\leq" else "()", (root, ENDS[r"\infty"]))
     values = latex.values(difference)

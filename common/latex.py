@@ -58,7 +58,7 @@ SAME = {
     r"\cdot": r"* \ast · ⋅ • ∙", "/": "÷ ⁄", "-": "− – —", "^": "**", r"\tan": r"\tg", r"\cot": r"\ctg", r"\log": r"\lg",
     r"\bar": r"\overline \dot", r"\dots": r"\ldots \cdots …", "(": r"\langle ⟨", ")": r"\rangle ⟩", r"\{": r"\lbrace",
     r"\}": r"\rbrace", "|": r"\lvert \rvert \vert \mid", r"\|": r"\lVert \rVert", r"\lfloor": "⌊", r"\rfloor": "⌋",
-    r"\lceil": "⌈", r"\rceil": "⌉", r"\setminus": r"\backslash ∖", r"^\circ": r"° \degree \degrees", "'": r"\prime ′",
+    r"\lceil": "⌈", r"\rceil": "⌉", r"\setminus": r"\backslash ∖", r"\bmod": r"\pmod \mod", r"^\circ": r"° \degree \degrees", "'": r"\prime ′",
     ":": r"\colon", ",": r"\&", r"\epsilon": r"\varepsilon", r"\phi": r"\varphi", r"\\": r"\\"}
 SPELLINGS = {old: new for new, spellings in SAME.items() for old in spellings.split(" ") if old} | {"\\ ": " "} | {
     sign: "\\" + name for sign, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", GREEK)}
@@ -153,8 +153,8 @@ def digits(values: list) -> tuple[str, ...]:
     """The values at all points as part of a key; one value if they are the same, as those of a number are."""
     if any(z != 0 and abs(MP.mag(z)) > 3.3 * KEPT for z in values):                     # its last digits are lost
         raise Unreadable
-    digits = tuple(MP.nstr(z, KEPT) for z in values)
-    return digits[:1] if len(set(digits)) == 1 else digits
+    found = tuple(MP.nstr(z, KEPT) for z in values)
+    return found[:1] if len(set(found)) == 1 else found
 
 
 def clean(z, scale):
@@ -187,11 +187,11 @@ def _parse(s: str) -> tuple:
         raise Unreadable
     atoms = [re.sub(r"[\\{}\s]", "", token["atom"]) for token in tokens if token["atom"]]
     number = count()
-    latex = "".join(token["syntax"] or rf"\variable{{{next(number)}}}" for token in tokens)
+    plain = "".join(token["syntax"] or rf"\variable{{{next(number)}}}" for token in tokens)
     try:
         with LOCK:
             converter = _Latex2Sympy()                    # a new one each time: it remembers variables
-            parser = converter.create_parser(latex)
+            parser = converter.create_parser(plain)
             # SLL looks ahead without context. With opaque names that is enough, and 5 times as fast.
             # The grammar's top rule takes time exponential in nested brackets; its rule `expr` does not.
             parser._interp.predictionMode = antlr4.PredictionMode.SLL
