@@ -33,7 +33,7 @@ import beam
 from common import runner
 
 NO_KERNELS = set(
-    "alias as_strided chunk contiguous detach empty empty_like empty_strided expand expand_as is_nonzero item lift_fresh new_empty "
+    "alias as_strided chunk contiguous detach empty empty_like empty_strided expand expand_as is_nonzero item lift_fresh narrow new_empty "
     "permute reshape resize_ result_type select slice split squeeze t to transpose unbind unsqueeze view view_as "
     "_local_scalar_dense _reshape_alias _unsafe_view".split())
 
