@@ -48,6 +48,7 @@ def main():
     parser.add_argument("--cases", nargs="+", default=["64:12", "256:24"], help="n:GB of memory, each (default: 64:12 256:24)")
     parser.add_argument("--bandwidth", type=float, default=4800, help="of the card's memory, GB/s (default: 4800, of an H200)")
     parser.add_argument("--max-new-tokens", type=int, default=1024)
+    parser.add_argument("--compile", action="store_true", help="compile the policy's forward before the first case")
     parser.add_argument("--out", type=Path, default=ROOT / "results/gpu.md")
     args = parser.parse_args()
     logging.disable_progress_bar()
@@ -56,6 +57,10 @@ def main():
         sys.exit("bench_gpu.py: no CUDA GPU here: add --shapes small to see it run on a CPU")
 
     policy, tokenizer, prm = make_pair(args.shapes, device)
+    if args.compile:
+        policy.base_model.forward = torch.compile(policy.base_model.forward, dynamic=True)
+        prefixes, ends = dvts.prefill(policy, [[5] * 200]), dvts.step_ends(tokenizer, policy)
+        dvts.sample_steps(policy, prefixes, [0] * 64, torch.rand(64, 200), [200] * 64, ends, temperature=1.0, top_p=1.0)
     meters = {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}
     iterations = Iterations(policy)
     lines = ["| n | memory allowed, GB | peak, GB | s | tokens | tokens/s | policy iterations | ms an iteration | share of the bandwidth limit "

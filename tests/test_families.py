@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -300,3 +301,15 @@ def test_the_gpu_benchmark_runs_on_a_cpu_with_small_shapes(tmp_path):
     assert run.returncode == 0, run.stderr
     row = out.read_text().splitlines()[-1].split("|")
     assert row[1].strip() == "8" and int(row[5].replace(",", "")) > 100 and float(row[10]) < 2
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_the_compiled_policy_writes_the_same(tmp_path):
+    """bench_decode.py compares the tokens itself, and counts what is left to launch."""
+    out = tmp_path / "decode.md"
+    command = [sys.executable, "tests/bench_decode.py", "--rows", "4", "--layers", "1", "--prompt", "20", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kernels = [int(line.split("|")[2]) for line in out.read_text().split("\n") if line.startswith(("| as it is", "| compiled"))]
+    assert kernels[0] > 2 * kernels[1] > 0
+    assert ", 0 breaks" in out.read_text()
