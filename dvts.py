@@ -226,7 +226,7 @@ def write(policy, kvs, mask, index, last, uniforms, left, ends, temperature, top
     generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
     differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
     """
-    kvs, steps, tail, writing, written = list(kvs), [[] for _ in left], DynamicCache(), torch.arange(len(left), device=mask.device), 0
+    kvs, steps, tail, writing, written = list(kvs), [[] for _ in range(len(left))], DynamicCache(), torch.arange(len(left), device=mask.device), 0
     while True:
         kvs, mask = select((kvs.pop(0) for _ in list(kvs)), mask, index, room=CHUNK)  # the old layers go as the new ones come
         T, stop = mask.shape[1], StopAt(ends, left[writing] - written, first=written == 0)
