@@ -1,13 +1,17 @@
 """DVTS at the true sizes on a GPU: a 1B policy and an 8B PRM in 4-bit, on a card held to 12 and to 24 GB.
 
     python tests/bench_gpu.py                        # a CUDA GPU; writes results/gpu.md
+    python tests/bench_gpu.py --shapes caches --cases 64:12 --out results/caches.md   # a CPU: the memory of the caches
     python tests/bench_gpu.py --shapes small --out /tmp/gpu.md     # a CPU: shows that it runs, its figures mean nothing
 
 Needs no download: the weights are random, of the shapes of Llama-3.2-1B and Llama-3.1-8B. The 8B model is made and
 quantized layer by layer, so that it never needs more than one layer in bfloat16. What random weights write has no steps:
 a bias on the policy's head ends them, one token in 40 a step and one in 400 the text, as solutions of MATH-500 have
 about ten steps of forty tokens. The vocabulary is cut to what the bundled tokenizer has, but the heads keep their true
-size, where all the time goes. `--memory` caps what torch may take of the card.
+size, where all the time goes. On a GPU torch may take no more memory than a case names. With `--shapes caches` the models
+have the true layers, heads and head sizes, but next to no weights: keys and values are of the true size, and a CPU can
+compute them. What the process grew by then is what they take at most, to which the weights come: 2.5 and 4.5 GB. The PRM
+reads four rows at a time then, as on a card that is nearly full; on a GPU it asks how much is free.
 
 Share of the bandwidth limit: a decoding iteration must read all the policy's weights once, whatever the batch. Its share
 is that time (bytes of weights / --bandwidth) over the measured time of an iteration.
@@ -28,7 +32,7 @@ from transformers.utils import logging
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench_search import bundled_pair, end_bias, random_family
+from bench_search import Memory, bundled_pair, end_bias, random_family
 
 import dvts
 from common import runner
@@ -37,6 +41,8 @@ from common.prm import PRM
 SHAPES = {  # hidden, layers, heads, kv heads, head_dim, intermediate, vocabulary, tied: of config.json on the hub
     "1B": (2048, 16, 32, 8, 64, 8192, 128256, True),
     "8B": (4096, 32, 32, 8, 128, 14336, 128256, False),
+    "1B, caches": (64, 16, 32, 8, 64, 64, 1024, True),
+    "8B, caches": (64, 32, 32, 8, 128, 64, 1024, False),
     "small": (128, 2, 4, 2, 32, 256, 1024, True),
 }
 QUESTION = " ".join(["Start with 12. Add 5, multiply by 2, subtract 9, add 30, divide by 5, add 17. What is the result?"] * 6)
@@ -44,7 +50,7 @@ QUESTION = " ".join(["Start with 12. Add 5, multiply by 2, subtract 9, add 30, d
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", choices=["true", "small"], default="true")
+    parser.add_argument("--shapes", choices=["true", "caches", "small"], default="true")
     parser.add_argument("--cases", nargs="+", default=["64:12", "256:24"], help="n:GB of memory, each (default: 64:12 256:24)")
     parser.add_argument("--bandwidth", type=float, default=4800, help="of the card's memory, GB/s (default: 4800, of an H200)")
     parser.add_argument("--max-new-tokens", type=int, default=1024)
@@ -54,9 +60,11 @@ def main():
     logging.disable_progress_bar()
     device = runner.device()
     if device.type != "cuda" and args.shapes == "true":
-        sys.exit("bench_gpu.py: no CUDA GPU here: add --shapes small to see it run on a CPU")
+        sys.exit("bench_gpu.py: no CUDA GPU here: add --shapes caches or small to see it run on a CPU")
 
     policy, tokenizer, prm = make_pair(args.shapes, device)
+    if args.shapes == "caches":
+        prm._rows_at_once = lambda rows, length: min(rows, 4)
     if args.compile:
         policy.base_model.forward = torch.compile(policy.base_model.forward, dynamic=True)
         prefixes, ends = dvts.prefill(policy, [[5] * 200]), dvts.step_ends(tokenizer, policy)
@@ -74,12 +82,14 @@ def main():
         for meter in (iterations, *meters.values()):
             meter.take()
         start = time.perf_counter()
-        _, (tokens,) = dvts.dvts(
-            policy, tokenizer, prm, [QUESTION], [torch.Generator().manual_seed(0)], n=n, beam_width=4, max_steps=40, temperature=1.0,
-            top_p=1.0, max_new_tokens=args.max_new_tokens, reduce=runner.REDUCE["last"], on_step=lambda step, rows: print(f"step {step}, {rows} rows", flush=True),
-        )
+        with Memory() as memory:
+            _, (tokens,) = dvts.dvts(
+                policy, tokenizer, prm, [QUESTION], [torch.Generator().manual_seed(0)], n=n, beam_width=4, max_steps=40,
+                temperature=1.0, top_p=1.0, max_new_tokens=args.max_new_tokens, reduce=runner.REDUCE["last"],
+                on_step=lambda step, rows: print(f"step {step}, {rows} rows", flush=True),
+            )
         seconds, (count, in_policy) = time.perf_counter() - start, iterations.take()
-        peak = torch.cuda.max_memory_reserved() / 1e9 if device.type == "cuda" else float("nan")
+        peak = (torch.cuda.max_memory_reserved() if device.type == "cuda" else memory.grown) / 1e9
         positions = {name: meter.take()[0] for name, meter in meters.items()}
         limit = sum(p.nbytes for p in policy.parameters()) / (args.bandwidth * 1e9)
         lines.append(f"| {n} | {gigabytes} | {peak:.1f} | {seconds:.1f} | {tokens:,} | {tokens / seconds:,.0f} | {count:,} | "
@@ -87,7 +97,8 @@ def main():
         print(lines[-1], flush=True)
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     command = "python " + " ".join([os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
-    where = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU, small shapes: these figures mean nothing"
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU: only the counts mean something"
+    where += ", and the peak, what the process grew by, to which the weights come" * (args.shapes == "caches")
     args.out.write_text(f"# DVTS at the true sizes\n\n`{command}` at commit {commit} on {where}. Random weights.\n\n" + "\n".join(lines) + "\n")
 
 
@@ -119,8 +130,8 @@ class Iterations:
 
 def make_pair(shapes, device):
     _, tokenizer, prm = bundled_pair()
-    policy = make_model("1B" if shapes == "true" else "small", device, four_bit=False)
-    judge = make_model("8B" if shapes == "true" else "small", device, four_bit=True).model
+    one, eight = {"true": ("1B", "8B"), "caches": ("1B, caches", "8B, caches"), "small": ("small", "small")}[shapes]
+    policy, judge = make_model(one, device, four_bit=False), make_model(eight, device, four_bit=True).model
     bias = end_bias(tokenizer, policy.config.vocab_size, of_step=40, of_text=400)
     policy.lm_head.register_forward_hook(lambda module, inputs, logits: 0.02 * logits + bias.to(logits.device, logits.dtype))
     policy.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id], pad_token_id=policy.config.vocab_size - 1)
