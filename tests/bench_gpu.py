@@ -130,6 +130,7 @@ class Iterations:
 
 def make_pair(shapes, device):
     _, tokenizer, prm = bundled_pair()
+    torch.manual_seed(0)
     one, eight = {"true": ("1B", "8B"), "caches": ("1B, caches", "8B, caches"), "small": ("small", "small")}[shapes]
     policy, judge = make_model(one, device, four_bit=False), make_model(eight, device, four_bit=True).model
     bias = end_bias(tokenizer, policy.config.vocab_size, of_step=40, of_text=400)
