@@ -159,12 +159,21 @@ def _structure(s: str) -> Hashable:
             return ("tuple", opening + closing, tuple(map(_structure, parts)))
         if opening + closing in ("()", "[]", "{}"):
             return _structure(inner)
-    if (unit := UNIT.search(s)) and re.search(r"[0-9]|\\(?:pi|sqrt|frac)", s[:unit.start()]):
-        return _structure(s[:unit.start()])
+    number, unit = _unit(s)
+    if unit is not None:
+        return _structure(number)
     try:
         return latex.scalar(s)
     except (ValueError, ArithmeticError):                 # unreadable, log 0, 1/0
         return _text(s)
+
+
+def _unit(s: str) -> tuple[str, str | None]:
+    """A quantity without its unit, and the unit; None if it has none, or is words alone."""
+    unit = UNIT.search(s)
+    if not unit or not re.search(r"[0-9]|\\(?:pi|sqrt|frac)", s[:unit.start()]):
+        return s, None
+    return s[:unit.start()], re.sub(r'[\s"]', "", unit[0])
 
 
 def _outside(s: str) -> str:
@@ -225,8 +234,8 @@ def _list(parts: list[str], separators: list[str]) -> Hashable:
             return ("conditions", tuple(sorted(zip(letters, keys), key=repr)))
         if len(letters[0]) == 1 and "inequality" not in {key[0] for key in keys} and (both := reduce(_meet, keys))[1]:
             return both
-    units = [re.sub(r'[\s"]', "", unit[0]) if (unit := UNIT.search(part)) else "" for part in parts]
-    if len(set(units) - {""}) > 1:                        # 2 apples, 3 pears
+    units = [_unit(part)[1] for part in parts]
+    if len(set(units) - {None}) > 1:                      # 2 apples, 3 pears
         return ("units", tuple(sorted(zip(units, keys), key=repr)))
     return _set(keys, repeats=True)
 
