@@ -12,8 +12,6 @@ sampling, the test for ends, and what copies the cache in between.
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -22,12 +20,12 @@ from pathlib import Path
 import torch
 from torch._inductor import config as inductor
 from torch.profiler import ProfilerActivity, profile, record_function
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench_search import bundled_pair, end_bias
+from bench_search import bundled_pair, command_and_commit, random_policy
 
 import beam
 from common import runner
@@ -67,12 +65,10 @@ def main():
     breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
     print(lines[1], flush=True)
 
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    command = "python " + " ".join([os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
     where = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU, one thread, narrow layers: the milliseconds say nothing of a GPU"
     lengths = list(map(len, steps))
     args.out.write_text(
-        f"# What a decoding iteration asks of the machine\n\n`{command}` at commit {commit} on {where}.\n{args.rows} rows, {args.layers} layers, "
+        f"# What a decoding iteration asks of the machine\n\n{command_and_commit()} on {where}.\n{args.rows} rows, {args.layers} layers, "
         f"a prompt of {args.prompt} tokens, steps of {min(lengths)} to {max(lengths)}.\n\n"
         "| the model's forward | kernels an iteration, in the model | around it | waits of the host | ms an iteration |\n|---|---:|---:|---:|---:|\n"
         + "\n".join(lines) + f"\n\nCompiling took {compiling:.0f} s: {graphs} graphs, {breaks} breaks in them. The tokens are the same.\n")
@@ -117,20 +113,15 @@ def within(event, name) -> bool:
 
 def make_policy(layers, device):
     """Random weights. Its tokens are the bundled tokenizer's; a bias makes one in 40 the end of a step."""
-    policy, tokenizer, _ = bundled_pair()
+    _, tokenizer, _ = bundled_pair()
     wide = device.type == "cuda"
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=2048 if wide else 128, num_hidden_layers=layers, num_attention_heads=32 if wide else 2,
         num_key_value_heads=8 if wide else 1, head_dim=64, intermediate_size=8192 if wide else 512, max_position_embeddings=8192,
     )
     torch.manual_seed(0)
-    policy = LlamaForCausalLM._from_config(config, attn_implementation="sdpa", dtype=torch.bfloat16 if wide else torch.float32)
-    policy.lm_head = torch.nn.Linear(config.hidden_size, len(tokenizer), dtype=policy.dtype)
-    torch.nn.init.normal_(policy.lm_head.weight, std=0.02)
-    with torch.no_grad():
-        policy.lm_head.bias.copy_(end_bias(tokenizer, len(tokenizer), of_step=40, of_text=400))
-    policy.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id], pad_token_id=len(tokenizer) - 1)
-    return policy.to(device).eval(), tokenizer
+    policy = random_policy(config, tokenizer, of_step=40, of_text=400, dtype=torch.bfloat16 if wide else torch.float32)
+    return policy.to(device), tokenizer
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ is that time (bytes of weights / --bandwidth) over the measured time of an itera
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -32,7 +30,7 @@ from transformers.utils import logging
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench_search import Memory, bundled_pair, end_bias, random_family
+from bench_search import Memory, bundled_pair, command_and_commit, end_bias, random_family
 
 import dvts
 from common import runner
@@ -95,11 +93,9 @@ def main():
         lines.append(f"| {n} | {gigabytes} | {peak:.1f} | {seconds:.1f} | {tokens:,} | {tokens / seconds:,.0f} | {count:,} | "
                      f"{1000 * in_policy / count:.1f} | {limit * count / in_policy:.1%} | {positions['policy'] / tokens:.2f} | {positions['prm'] / tokens:.2f} |")
         print(lines[-1], flush=True)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    command = "python " + " ".join([os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
     where = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU: only the counts mean something"
     where += ", and the peak, what the process grew by, to which the weights come" * (args.shapes == "caches")
-    args.out.write_text(f"# DVTS at the true sizes\n\n`{command}` at commit {commit} on {where}. Random weights.\n\n" + "\n".join(lines) + "\n")
+    args.out.write_text(f"# DVTS at the true sizes\n\n{command_and_commit()} on {where}. Random weights.\n\n" + "\n".join(lines) + "\n")
 
 
 class Iterations:

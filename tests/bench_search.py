@@ -79,10 +79,14 @@ def main():
             if 64 in fast_seconds and 256 in fast_seconds:
                 goals.append(f"{pair}, {script.__name__}: n = 256 costs {fast_seconds[256] / fast_seconds[64]:.2f} times what n = 64 costs")
                 print(goals[-1], flush=True)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    command = "python " + " ".join([os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
-    head = f"# What the caches save\n\n`{command}` at commit {commit}; {args.threads} thread(s). Medians of {args.repeat} runs of the bundled pair, {max(1, args.repeat // 3)} of the random one.\n\n"
+    head = f"# What the caches save\n\n{command_and_commit()}; {args.threads} thread(s). Medians of {args.repeat} runs of the bundled pair, {max(1, args.repeat // 3)} of the random one.\n\n"
     args.out.write_text(head + HEADER + "\n" + "\n".join(map(line, rows)) + "\n\n" + "\n".join(f"- {goal}" for goal in goals) + "\n")
+
+
+def command_and_commit() -> str:
+    """What made a page of figures, in its own words: `python tests/...` at commit ..."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return f"`python {' '.join([os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])}` at commit {commit}"
 
 
 HEADER = ("| pair | search | n | way | CPU s | s | tokens | tokens/s | policy positions a token | PRM positions a token | memory, MB |\n"
@@ -199,14 +203,20 @@ def random_pair(hidden, layers):
         vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64,
         num_key_value_heads=hidden // 128, intermediate_size=3 * hidden, max_position_embeddings=2048, tie_word_embeddings=False,
     )
-    policy = LlamaForCausalLM._from_config(config, attn_implementation="sdpa").eval()
-    policy.lm_head = torch.nn.Linear(hidden, len(tokenizer))
-    torch.nn.init.normal_(policy.lm_head.weight, std=0.02)
-    with torch.no_grad():
-        policy.lm_head.bias.copy_(end_bias(tokenizer, len(tokenizer), of_step=32, of_text=250))
-    policy.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id], pad_token_id=len(tokenizer) - 1)
+    policy = random_policy(config, tokenizer, of_step=32, of_text=250)
     judge = LlamaForCausalLM._from_config(config, attn_implementation="sdpa").eval().model
     return policy, tokenizer, PRM(judge, tokenizer, random_family(prm, judge))
+
+
+def random_policy(config, tokenizer, *, of_step, of_text, dtype=torch.float32):
+    """Random weights with a vocabulary of len(tokenizer), and a head that ends steps and texts as end_bias() says."""
+    policy = LlamaForCausalLM._from_config(config, attn_implementation="sdpa", dtype=dtype).eval()
+    policy.lm_head = torch.nn.Linear(config.hidden_size, len(tokenizer), dtype=dtype)
+    torch.nn.init.normal_(policy.lm_head.weight, std=0.02)
+    with torch.no_grad():
+        policy.lm_head.bias.copy_(end_bias(tokenizer, len(tokenizer), of_step=of_step, of_text=of_text))
+    policy.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id], pad_token_id=len(tokenizer) - 1)
+    return policy
 
 
 def end_bias(tokenizer, vocabulary, *, of_step, of_text):
