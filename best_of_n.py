@@ -96,8 +96,7 @@ def load_policy(folder: str, *, four_bit: bool, device: torch.device):
     """The model that writes, and its tokenizer: bfloat16 on a GPU, float32 on a CPU, 4-bit NF4 on either if wanted."""
     dtype = torch.float32 if device.type == "cpu" and not four_bit else torch.bfloat16
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-    policy = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=nf4 if four_bit else None, device_map={"": device}, attn_implementation="sdpa")
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, quantization_config=nf4 if four_bit else None, device_map={"": device})
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if (eos := policy.generation_config.eos_token_id or tokenizer.eos_token_id) is None:
         raise ValueError("it names no token that ends a text")
@@ -174,11 +173,12 @@ def write(policy, kvs, mask, index, last, uniforms, left, ends, temperature, top
     kvs, steps, tail, writing, written = list(kvs), [[] for _ in range(len(left))], DynamicCache(), torch.arange(len(left), device=mask.device), 0
     while True:
         kvs, mask = select((kvs.pop(0) for _ in list(kvs)), mask, index, room=CHUNK)  # the old layers go as the new ones come
-        T, stop = mask.shape[1], StopAt(ends, left[writing] - written, first=written == 0)
-        sampler = InverseTransformSampling(uniforms[writing, written:], temperature, top_p)
+        T, most = mask.shape[1], left[writing] - written
+        sampler, stop = InverseTransformSampling(uniforms[writing, written:], temperature, top_p), StopAt(ends, most, first=written == 0)
         chunk = policy.generate(
             last, attention_mask=torch.cat([mask, torch.ones_like(last)], 1), past_key_values=Cache(layers=[Roomy(*kv, T) for kv in kvs]),
-            max_new_tokens=CHUNK, logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
+            max_new_tokens=min(CHUNK, int(most.min())),  # pads take positions too, and beyond its context a policy may have none
+            logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
         )[:, 1:]  # [rows, S]
         S, index = chunk.shape[1], (stop.length == 0).nonzero()[:, 0]
         for i, tokens, end in zip(writing.tolist(), chunk.tolist(), stop.length.tolist()):

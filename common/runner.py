@@ -158,16 +158,19 @@ def check_trace(args):
 
 def check(args, problems):
     """fail() at models not of their kind, prompts beyond the policy's context, and answers with nothing in them."""
+    from transformers import AutoConfig, DynamicCache
+    from transformers.cache_utils import LinearAttentionCacheLayerMixin
     from common.chat import encode_prompt
     folder, unread = Path(model_folder(args.policy, "--policy")), []
     if getattr(args, "prm", None) is not None and folder.samefile(model_folder(args.prm, "--prm", args.allow_pickle)):
         fail(f"--policy and --prm are both {args.policy}: name one model that writes and one that scores")
-    config = json.loads((folder / "config.json").read_text())
-    if not re.search("CausalLM|LMHead", kinds := str(config.get("architectures") or "CausalLM")):
-        fail(f"--policy {args.policy} does not write (it is {kinds}): if it is a reward model, give it to --prm")
-    if "linear_attention" in config.get("layer_types", []):
-        fail(f"--policy {args.policy} has linear attention, whose state cannot be selected by token as a KV cache can: name another")
-    context = config.get("max_position_embeddings", math.inf)
+    with loading("--policy", args.policy):
+        config = AutoConfig.from_pretrained(folder)
+    if not re.search("CausalLM|LMHead", kinds := str(config.architectures or "CausalLM")):
+        fail(f"--policy {args.policy} is {kinds}, no plain language model: name one of text alone; a reward model goes to --prm")
+    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers):
+        fail(f"--policy {args.policy} has layers without attention, whose state cannot be selected by token as a KV cache can: name another")
+    context = getattr(config, "max_position_embeddings", math.inf)
     try:
         tokenizer = _tokenizer(str(folder))
         lengths = [len(encode_prompt(tokenizer, problem["problem"])) for problem in problems]

@@ -4,7 +4,8 @@ import weakref
 
 import pytest
 import torch
-from transformers import DynamicLayer
+from torch.nn.functional import pad
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicLayer
 
 import beam
 from common.chat import encode_prompt
@@ -54,6 +55,48 @@ def test_cached_equals_uncached_over_ragged_steps_and_selections(pair):
         assert [cached_tokens(texts, i) for i in range(len(index))] == [len(text) - 1 for text in plain]
         assert texts.last[:, 0].tolist() == [text[-1] for text in plain]
     assert ragged >= 3 and long >= 1, "the steps must differ in length, and some outlive others by a chunk, or this shows nothing"
+
+
+SIZES = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=96)
+POLICIES = {  # of each model type what its config needs to be small; windows are shorter than the prompts
+    "qwen2": {}, "qwen3": {}, "smollm3": {}, "phi3": {}, "olmo2": {}, "granite": {}, "glm4": {}, "exaone4": {}, "gemma": {},
+    "mistral": dict(sliding_window=24), "olmo3": dict(sliding_window=24), "mixtral": dict(num_local_experts=4),
+    "gemma2": dict(sliding_window=24, query_pre_attn_scalar=16), "gemma3_text": dict(
+        sliding_window=24, query_pre_attn_scalar=16, layer_types=["sliding_attention", "full_attention"]),
+    "qwen3_moe": dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32),
+    "gpt_oss": dict(sliding_window=24, num_local_experts=4, num_experts_per_tok=2), "gpt2": {}, "bloom": {},
+}
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+@torch.inference_mode()
+def test_policies_of_many_kinds(pair, kind, tmp_path):
+    """Sliding windows, experts, soft caps, positions that are rotated, learned or a bias. Rows leave, are doubled, dropped and reordered,
+    up to the end of the context; each token is one that its number draws (within 1e-4: rounding) where nothing was cached."""
+    tokenizer, generator = pair[1], torch.Generator().manual_seed(3)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **SIZES, **POLICIES[kind], vocab_size=len(tokenizer), max_position_embeddings=128,
+                                  bos_token_id=None, eos_token_id=1, pad_token_id=0)
+    model = AutoModelForCausalLM.from_config(config)
+    for weights in model.parameters():
+        if weights.ndim > 1:
+            torch.nn.init.normal_(weights, std=0.15)  # as made, the next token hardly depends on those before
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    policy, _ = beam.load_policy(str(tmp_path), four_bit=False, device=torch.device("cpu"))
+    ends, plain = beam.step_ends(tokenizer, policy), [torch.randint(5, len(tokenizer), (length,), generator=generator).tolist() for length in (60, 37)]
+    texts = beam.prefill(policy, plain)
+    while going_on := [i for i, text in enumerate(plain) if len(text) < 128]:
+        index = [going_on[i] for i in torch.randint(len(going_on), (5,), generator=generator)]
+        plain = [plain[i] for i in index]
+        left, uniforms = [128 - len(text) for text in plain], torch.rand(5, 128, generator=generator)
+        steps, texts = beam.sample_steps(policy, texts, index, uniforms, left, ends, temperature=1.0, top_p=1.0)
+        for text, step, numbers, most in zip(plain, steps, uniforms, left):
+            upto = torch.softmax(policy(torch.tensor([text + step])).logits[0, len(text) - 1:-1].double(), -1).cumsum(-1)
+            token, numbers = torch.tensor(step)[:, None], numbers[:len(step), None]
+            assert len(step) <= most and (upto.gather(1, token) > numbers - 1e-4).all()
+            assert (pad(upto, (1, 0)).gather(1, token) <= numbers + 1e-4).all()
+        plain = [text + step for text, step in zip(plain, steps)]
 
 
 def test_greedy_cached_equals_uncached_after_selection(pair):

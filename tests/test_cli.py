@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from common import runner
 
@@ -100,6 +101,8 @@ def bad(tmp_path_factory):
     copy_model("policy", folder / "template")
     (folder / "template/chat_template.jinja").write_text("{% for %}")
     copy_model("prm", folder / "head", architectures=["LlamaForSequenceClassification"])
+    AutoConfig.for_model("lfm2", layer_types=["conv", "full_attention"], num_hidden_layers=2).save_pretrained(copy_model("policy", folder / "conv"))
+    AutoConfig.for_model("falcon_h1").save_pretrained(copy_model("policy", folder / "mamba"))
     copy_model("policy", folder / "shardless", without=["model.safetensors"])
     for name, file in [("weights", "model.safetensors"), ("vocabulary", "tokenizer.json"), ("settings", "config.json")]:
         cut(copy_model("policy", folder / name) / file)
@@ -135,6 +138,8 @@ REFUSED_TOO = [  # as REFUSED, but in this process
     ("best_of_n.py", "--prm tests", ["--prm tests", "config.json"]),
     ("beam.py", "--policy {bad}/writer --prm {bad}/base/../writer", ["both {bad}/writer", "one that scores"]),
     ("dvts.py", "--policy {bad}/head --prm {bad}/writer", ["{bad}/head", "LlamaForSequenceClassification", "--prm"]),
+    ("best_of_n.py", "--policy {bad}/conv", ["--policy {bad}/conv", "layers without attention", "name another"]),
+    ("rebase.py", "--policy {bad}/mamba", ["--policy {bad}/mamba", "layers without attention", "name another"]),
     ("majority.py", "--policy {bad}/template", ["--policy {bad}/template", "takes no chat", "name another"]),
     ("best_of_n.py", "--prm {bad}/vocabulary", ["--prm {bad}/vocabulary", "half there", "download"]),
     ("beam.py", "--policy {bad}/settings", ["--policy {bad}/settings", "half there", "download"]),
