@@ -149,7 +149,7 @@ def worth(scores, reduce) -> float:
 
 # --- the policy and its KV cache --------------------------------------------------------------------------------------
 
-# In comments on shapes: rows of the batch, V vocabulary, T slots of the cache, S tokens read or written at once.
+# In comments on shapes: rows of the batch, V vocabulary, T slots of a text, S tokens read or written at once.
 CHUNK = 16  # tokens written before rows that have ended leave, and room for them: fewer cost more calls, more cost more padding
 
 
@@ -174,16 +174,16 @@ class Prefixes:
     r"""Texts to go on from, as the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
     input. With all of them in the cache there would be nothing to feed, and generate() would go wrong without a word.
 
-    The N steps sampled from one text share what came before them: a text is a row of each of these pieces, side by side.
-    Texts differ in length but a piece is a rectangle, so a mask says which slots are a row's own.
+    The cache is a pool with a slot for each token read or written, and a text is a row of slot numbers. Texts share the slots of
+    what they have in common, and to drop, double or reorder them is to index a small table of integers.
 
-        texts gone on with: 0 0 1 1 1 1 1    steps sampled from them: 1 1 1 1 0 (of row 0)    last tokens: "\n\n"
-                            1 1 1 1 1 1 1                             1 1 1 1 1 (of row 0)                 "\n\n"
-                                                                      1 1 1 0 0 (of row 1)                 end of text
+        pool   0 1 2 3 4 5 6 7 8 9        two texts that begin with slots 0 to 4, a prompt:    . 0 1 2 3 4 5 6     (. is -1, no slot)
+                                                                                               0 1 2 3 4 7 8 9
     """
 
-    pieces: list  # of (kvs, mask [rows, T], index [texts]): text i is its row index[i]; kvs: keys and values of each layer
-    last: torch.Tensor  # [texts, 1]
+    pool: list  # of each layer (keys, values), each [slots, heads, head_dim]
+    slots: torch.Tensor  # [texts, T]: those of each text in order, behind as many -1 as make a rectangle
+    last: torch.Tensor  # [texts, 1]: the last token of each
     at_once: int = 1 << 30  # how many may be written side by side; halved when the GPU's memory runs out
 
 
@@ -194,11 +194,11 @@ def prefill(policy, prompts: list[list[int]]) -> Prefixes:
     if longest >= context:
         raise ValueError(f"the prompt has {longest} tokens, the policy takes {context}: shorten it")
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=policy.device)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=policy.device)
-    cache, position = DynamicCache(), (mask.cumsum(1) - 1).clamp(min=0)  # not spelled out, positions would count the padding
-    policy.base_model(ids[:, :-1], attention_mask=mask[:, :-1], position_ids=position[:, :-1], past_key_values=cache, use_cache=True)
-    kvs = [(layer.keys, layer.values) for layer in cache.layers]
-    return Prefixes([(kvs, mask[:, :-1], torch.arange(len(prompts), device=policy.device))], ids[:, -1:])
+    real = torch.tensor([[False] * (longest - len(prompt)) + [True] * len(prompt) for prompt in prompts], device=policy.device)
+    cache, position = DynamicCache(), (real.cumsum(1) - 1).clamp(min=0)  # not spelled out, positions would count the padding
+    policy.base_model(ids[:, :-1], attention_mask=real[:, :-1].long(), position_ids=position[:, :-1], past_key_values=cache, use_cache=True)
+    pool = [tuple(kv.transpose(1, 2)[real[:, :-1]] for kv in (layer.keys, layer.values)) for layer in cache.layers]
+    return Prefixes(pool, number(real[:, :-1]), ids[:, -1:])
 
 
 # Copied from beam.py
@@ -209,88 +209,88 @@ def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left:
     each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (no prefixes, None).
     """
     parents, left, uniforms = torch.tensor(parents, device=policy.device), torch.tensor(left, device=policy.device), uniforms.to(policy.device)
-    distinct, rows = parents.unique(return_inverse=True)
-    kvs, mask = join([(kvs, mask, index[distinct]) for kvs, mask, index in prefixes.pieces])
-    last, at_once, steps, tails = prefixes.last[parents], prefixes.at_once, [], []
-    while len(steps) < len(rows):
+    slots, last, at_once, steps, pools = prefixes.slots[parents], prefixes.last[parents], prefixes.at_once, [], []
+    while len(steps) < len(parents):
         batch = slice(len(steps), len(steps) + at_once)
         try:
-            new, tail = write(policy, kvs, mask, rows[batch], last[batch], uniforms[batch], left[batch], ends, temperature, top_p, keep)
-            steps, tails = steps + new, tails + [tail]
+            new, pool = write(policy, prefixes.pool, slots[batch], last[batch], uniforms[batch], left[batch], ends, temperature, top_p, keep)
+            steps, pools = steps + new, pools + [pool]
         except torch.cuda.OutOfMemoryError:
-            if (at_once := min(at_once, len(rows) - len(steps)) // 2) == 0:
+            if (at_once := min(at_once, len(parents) - len(steps)) // 2) == 0:
                 raise
-    own = torch.arange(max(map(len, steps)), device=policy.device) < torch.tensor([[len(step)] for step in steps], device=policy.device)
-    index, last = torch.arange(len(steps), device=policy.device), torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Prefixes([(kvs, mask, rows), (stack(tails), own.long(), index)], last, at_once) if keep else None
+    if not keep:
+        return steps, None
+    used, renumbered = slots[slots >= 0].unique(return_inverse=True)  # what no text of these has in it goes
+    length = torch.tensor([[len(step)] for step in steps], device=policy.device)
+    own = number(torch.arange(length.max(), device=policy.device) < length, first=len(used))
+    pool = [tuple(torch.cat([old[used], *new]) for old, *new in zip(*layers)) for layers in zip(prefixes.pool, *pools)]
+    slots, last = slots.masked_scatter(slots >= 0, renumbered), torch.tensor([step[-1:] for step in steps], device=policy.device)
+    return steps, Prefixes(pool, torch.cat([slots, own], 1), last, at_once)
 
 
 # Copied from beam.py
-def write(policy, kvs, mask, index, last, uniforms, left, ends, temperature, top_p, keep):
-    """Go on with rows `index` of kvs, each to the end of its step. Returns the tokens of each step, and its kvs with `keep`.
+def write(policy, pool, slots, last, uniforms, left, ends, temperature, top_p, keep):
+    """Go on with texts, rows of slots of the pool, each to the end of its step. Returns the tokens of each step and, with `keep`, a
+    pool of what was read for it: the text's last token and all of the step but its own last one, text by text.
 
     generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
     differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
     """
-    kvs, steps, tail, writing, written = list(kvs), [[] for _ in range(len(left))], DynamicCache(), torch.arange(len(left), device=mask.device), 0
+    pool, steps, kept, order, writing, written = list(pool), [[] for _ in left], [], [], torch.arange(len(left), device=left.device), 0
     while True:
-        kvs, mask = select((kvs.pop(0) for _ in list(kvs)), mask, index, room=CHUNK)  # the old layers go as the new ones come
-        T, most = mask.shape[1], left[writing] - written
+        slots = squeeze(slots)
+        pool = [lay_out(pool.pop(0), slots, room=CHUNK) for _ in range(len(pool))]  # an old layer goes as the new one comes
+        T, most, real = slots.shape[1], left[writing] - written, slots >= 0
         sampler, stop = InverseTransformSampling(uniforms[writing, written:], temperature, top_p), StopAt(ends, most, first=written == 0)
         chunk = policy.generate(
-            last, attention_mask=torch.cat([mask, torch.ones_like(last)], 1), past_key_values=Cache(layers=[Roomy(*kv, T) for kv in kvs]),
+            last, attention_mask=torch.cat([real, torch.ones_like(last)], 1), past_key_values=Cache(layers=[Roomy(*layer, T) for layer in pool]),
             max_new_tokens=min(CHUNK, int(most.min())),  # pads take positions too, and beyond its context a policy may have none
             logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
         )[:, 1:]  # [rows, S]
-        S, index = chunk.shape[1], (stop.length == 0).nonzero()[:, 0]
-        for i, tokens, end in zip(writing.tolist(), chunk.tolist(), stop.length.tolist()):
-            steps[i] += tokens[:end or S]
-        # Written in place, slots T to T + S of kvs are new: the old last token and all new ones but the newest.
-        for number, kv in enumerate(kvs if keep else []):
-            new = (x[:, :, T:T + S] for x in kv)
-            tail.update(*(x.new_zeros(len(steps), *x.shape[1:]).index_copy(0, writing, x) for x in new), number)
-        if len(index) == 0:
-            return steps, [(layer.keys, layer.values) for layer in tail.layers]
-        mask, last, writing, written = pad(mask, (0, S), value=1), chunk[index, -1:], writing[index], written + S
+        S, ended = chunk.shape[1], stop.length > 0
+        length = torch.where(ended, stop.length, S)
+        for i, tokens, end in zip(writing.tolist(), chunk.tolist(), length.tolist()):
+            steps[i] += tokens[:end]
+        if keep:  # written behind the T slots: the old last token and all new ones but the newest
+            row, token = (torch.arange(S, device=left.device) < length[:, None]).nonzero(as_tuple=True)
+            kept.append([tuple(kv[row, T + token] for kv in layer) for layer in pool])
+            order.append(writing[row] * uniforms.shape[1] + written + token)
+        if ended.all():
+            by_text = torch.cat(order).argsort() if keep else None
+            return steps, [tuple(torch.cat(new)[by_text] for new in zip(*layer)) for layer in zip(*kept)]
+        # Laid out, the texts are a pool in their turn, of T + CHUNK slots for each row: the rest goes on from there.
+        slots = torch.arange(len(last) * (T + CHUNK), device=left.device).view(len(last), -1)[:, :T + S]
+        slots = torch.where(pad(real, (0, S), value=True), slots, -1)[~ended]
+        last, writing, written = chunk[~ended, -1:], writing[~ended], written + S
 
 
 # Copied from beam.py
-def join(pieces: list):
-    """Texts that are in several pieces (kvs, mask, index), in one, with no holes between them. Returns its kvs and mask."""
-    mask = torch.cat([mask[index] for _, mask, index in pieces], 1)
-    beside = lambda kv: torch.cat([x[index] for x, (_, _, index) in zip(kv, pieces)], 2)
-    layers = (map(beside, zip(*layer)) for layer in zip(*[kvs for kvs, _, _ in pieces]))  # made one by one, as select() takes them
-    return select(layers, mask, torch.arange(len(mask), device=mask.device))
+def lay_out(layer, slots, room):
+    """Texts, rows of slots of a pool's layer (keys, values), as a batch with room behind: each [rows, T + room, heads, head_dim]."""
+    slots = pad(slots, (0, room)).clamp(min=0)  # where there is no slot, anything will do
+    return [kv.flatten(0, -3).index_select(0, slots.flatten()).unflatten(0, slots.shape) for kv in layer]
 
 
 # Copied from beam.py
-def select(kvs, mask, index, room=0):
-    """Rows `index` of kvs, with free slots behind them, as many as `room`. Returns new kvs and their mask.
-
-    One gather drops, copies and reorders rows, and closes the holes that padding left in them: nothing attends to padding, but
-    it would fill the cache. A stable sort of the mask moves it to the left and keeps a row's tokens in order.
-    """
-    mask = mask[index]
-    slots = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()):]  # [rows, T]
-    source = pad(slots, (0, room))[:, None]  # free slots get what is in slot 0, which nobody reads
-    gather = lambda kv: kv[index[:, None, None], torch.arange(kv.shape[1], device=kv.device)[:, None], source]
-    return [(gather(keys), gather(values)) for keys, values in kvs], mask.gather(1, slots)
+def number(real, first=0):
+    """Slots, from `first` on and row by row, for what is True in real [texts, T], and -1 elsewhere."""
+    return torch.where(real, real.flatten().cumsum(0).view_as(real) - 1 + first, -1)
 
 
 # Copied from beam.py
-def stack(batches: list):
-    """The rows of several kvs, one below the other, the shorter ones padded."""
-    below = lambda kv: torch.cat([pad(x, (0, 0, 0, max(other.shape[2] for other in kv) - x.shape[2])) for x in kv])
-    return [tuple(map(below, zip(*layer))) for layer in zip(*batches)] if len(batches) > 1 else batches[0]
+def squeeze(slots):
+    """Close the holes in each row: nothing attends to them, but they would fill the batch. A stable sort keeps a row's slots in order."""
+    real = slots >= 0
+    return slots.gather(1, real.long().argsort(dim=1, stable=True))[:, slots.shape[1] - int(real.sum(1).max()):]
 
 
 # Copied from beam.py
 class Roomy(DynamicLayer):
-    """T slots of keys and values [rows, heads, T + room, head_dim]. A DynamicLayer has no room: each token makes it copy all it holds."""
+    """T slots of keys and values [rows, T + room, heads, head_dim]. A DynamicLayer has no room: each token makes it copy all it holds."""
 
     def __init__(self, keys, values, T):
         super().__init__()
-        self.keys, self.values, self.T, self.is_initialized = keys, values, T, True
+        self.keys, self.values, self.T, self.is_initialized = keys.transpose(1, 2), values.transpose(1, 2), T, True
 
     def get_seq_length(self):
         return self.T

@@ -221,11 +221,12 @@ class PRM:
     """Scores steps incrementally: what was scored before stays in a KV cache, and only new steps go through the model.
 
     After start() child i is problem i; after score() child i is the i-th one of that call. The next score() continues
-    any of them. Siblings lie side by side in rows of their own; a mask lets each see its parent's prefix and itself, and
-    position ids let it begin where the parent ended. A prefix is stored once, however many rows of children it has:
+    any of them. The cache is a pool with a slot for each token read, and a child is a row of slot numbers, so that what
+    children have in common is stored once. New siblings lie side by side, in as many rows as they need, each behind a copy
+    of their parent's slots; a mask lets a child see that and itself, and position ids let it begin where the parent ended:
 
-        prefix, of each parent                    new, one of perhaps several rows of its children
-        0 0 question step step step               child 4 | child 5        | child 7 | unused
+        the parent's slots                        new
+        . . question step step step               child 4 | child 5        | child 7 | unused
     """
 
     def __init__(self, model, tokenizer, family):
@@ -238,12 +239,11 @@ class PRM:
     @torch.inference_mode()
     def start(self, problems: list[str]):
         """Forget everything and read new problems, each of which is a child then."""
-        config = self.model.config
-        # To begin with, they are all children of one parent that has not said a thing.
-        nothing = torch.zeros(1, config.num_key_value_heads, 0, self.head_dim, dtype=self.model.dtype, device=self.model.device)
-        self.prefix = [(nothing, nothing)] * config.num_hidden_layers  # of each layer 2 x [P, kv heads, T, head_dim]
-        self.mask = torch.ones(1, 0, dtype=torch.bool, device=self.model.device)  # [P, T]: True where a slot has a token
-        self._read([0] * len(problems), [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems])
+        config, device = self.model.config, self.model.device
+        nothing = torch.zeros(0, config.num_key_value_heads, self.head_dim, dtype=self.model.dtype, device=device)
+        self.pool = [(nothing, nothing)] * config.num_hidden_layers  # of each layer keys and values [slots, kv heads, head_dim]
+        self.slots = torch.zeros(len(problems), 0, dtype=torch.long, device=device)  # [children, T]: those of each, in order; else -1
+        self._read([*range(len(problems))], [self.family.opening(problem.strip()) for problem in problems], [[] for _ in problems])
         self.turns = [0] * len(problems)  # [children]: how many steps each has
         self.history = []  # (parents, texts, scores) of each score() since: all of a search, for common/trace.py
 
@@ -262,87 +262,84 @@ class PRM:
             segments.append(sum(tokens, []))
             ends.append([end - 1 for end in accumulate(map(len, tokens))])
             turns.append(self.turns[parent] + len(tokens))
-        distinct = list(dict.fromkeys(parents))
-        self._keep(distinct)
-        self.turns = turns
-        scores = self._read([distinct.index(parent) for parent in parents], segments, ends, keep)
+        scores, self.turns = self._read(parents, segments, ends, keep), turns if keep else []
         self.history = [*self.history, (parents, texts, scores)]  # a new list: peek() puts the old one back
         return scores
 
     def peek(self, texts: list[str]) -> list[list[float]]:
         """Scores of texts[i] behind child i, for every child of the last call, which the next call knows nothing of."""
-        before = {**vars(self), "prefix": list(self.prefix), "new": list(self.new)}
+        before = {**vars(self), "pool": list(self.pool)}
         scores = self.score(list(range(len(texts))), texts, keep=False)
         vars(self).update(before)
         return scores
 
-    def _keep(self, parents: list[int]):
-        """Make prefix i the dialogue of child parents[i]: its own parent's prefix and its slots, without its siblings'."""
-        parents = torch.tensor(parents, device=self.row.device)
-        rows, each = self.row[parents], torch.arange(len(parents), device=parents.device)[:, None]
-        mask = torch.cat([self.mask[self.owner[rows]], self.child[rows] == parents[:, None]], 1)
-        slots = mask.long().argsort(dim=1, stable=True)[:, -int(mask.sum(1).max()):]  # real slots to the right, in order
-        for layer, old_and_new in enumerate(zip(self.prefix, self.new, strict=True)):  # one by one: the old goes as the new comes
-            self.prefix[layer], self.new[layer] = tuple(
-                torch.cat([old[self.owner[rows]], new[rows]], 2).transpose(1, 2)[each, slots].transpose(1, 2)
-                for old, new in zip(*old_and_new)
-            ), None
-        self.mask = mask.gather(1, slots)
-
     def _read(self, parents: list[int], segments: list[list[int]], ends: list[list[int]], keep=True) -> list[list[float]]:
-        """Push children through the model, segments[i] behind prefix parents[i]. Returns the scores at the places ends[i] in it."""
-        packs = pack(parents, segments)
+        """Push children through the model, segments[i] behind child parents[i]. Returns the scores at the places ends[i] in it."""
+        packs, device = pack(parents, segments), self.model.device
         ids, position, child, places = lay_out(packs, segments)
         due = torch.zeros_like(child, dtype=torch.bool)
         for (row, start), at in zip(places, ends):
             due[row, [start + end for end in at]] = True
-        device = self.model.device
-        self.row = torch.tensor([row for row, _ in places], device=device)  # [children]: where they stand
-        self.owner = torch.tensor([parent for parent, _ in packs], device=device)  # [R]: the prefix of each row
-        self.child = child.to(device)  # [R, L]: whose slot it is, -1 nobody's
-        position = position.to(device) + self.mask.sum(1)[self.owner, None]
-        scores = self._forward_in_batches(ids.to(device), position, due.to(device), keep)
+        prefix = self._drop_all_but(self.slots[torch.tensor([parent for parent, _ in packs], device=device)])  # [R, T]
+        position, child = position.to(device) + (prefix >= 0).sum(1, keepdim=True), child.to(device)
+        scores, batches = self._forward_in_batches(prefix, ids.to(device), position, child, due.to(device), keep)
+        if keep:  # a child has its parent's slots and, of the new ones in its row, its own
+            new = number(child >= 0, first=len(self.pool[0][0]))
+            for layer, kv in enumerate(self.pool):
+                self.pool[layer] = tuple(map(torch.cat, zip(kv, *(batch.pop(0) for batch in batches))))
+            row = torch.tensor([row for row, _ in places], device=device)
+            own = child[row] == torch.arange(len(row), device=device)[:, None]
+            self.slots = squeeze(torch.cat([prefix[row], torch.where(own, new[row], -1)], 1))
         scores = scores.masked_fill(position >= self.context, torch.nan).tolist()
         return [[scores[row][start + end] for end in at] for (row, start), at in zip(places, ends)]
 
-    def _forward_in_batches(self, ids, position, due, keep):
-        """Rows of like length together, as many as memory allows, half of that if it was too many. All [R, L]; returns scores
-        where due, else 0."""
-        (R, L), done, fit = ids.shape, 0, len(ids)
-        self.new = [tuple(kv.new_zeros(R, kv.shape[1], L, kv.shape[3]) for kv in layer) for layer in self.prefix] if keep else []
-        scores, lengths = torch.zeros(R, L, device=ids.device), (self.child >= 0).sum(1).clamp(min=1).tolist()
+    def _drop_all_but(self, slots):
+        """Keep only these slots of the pool; returns them as they are numbered then."""
+        used, renumbered = slots[slots >= 0].unique(return_inverse=True)
+        for layer, kv in enumerate(self.pool):  # one by one: the old goes as the new comes
+            self.pool[layer] = tuple(x[used] for x in kv)
+        return squeeze(slots.masked_scatter(slots >= 0, renumbered))
+
+    def _forward_in_batches(self, prefix, ids, position, child, due, keep):
+        """Rows of like length together, as many as memory allows, half of that if it was too many. All [R, L] but prefix [R, T].
+
+        Returns scores where due, else 0; and with `keep` each batch's keys and values, of each layer [slots, kv heads, head_dim].
+        """
+        (R, L), done, fit, batches = ids.shape, 0, len(ids), []
+        scores, lengths = torch.zeros(R, L, device=ids.device), (child >= 0).sum(1).clamp(min=1).tolist()
         while done < R:
-            size = min(fit, self._rows_at_once(alike(lengths[done:]), lengths[done]))
-            slots = slice(done, done + size), slice(lengths[done])
+            size = min(fit, self._rows_at_once(alike(lengths[done:]), prefix.shape[1], lengths[done]))
+            rows, new = slice(done, done + size), slice(lengths[done])
             try:
-                scores[slots] = self._forward(*slots, ids[slots], position[slots], due[slots])
-                done += size
+                scores[rows, new], kvs = self._forward(prefix[rows], *(x[rows, new] for x in (ids, position, child, due)), keep)
+                batches, done = batches + [kvs], done + size
             except torch.cuda.OutOfMemoryError:
                 if size == 1:
                     raise
                 fit = (size + 1) // 2
-        return scores
+        return scores, batches
 
-    def _forward(self, rows, new, ids, position, due):
-        """Scores of one batch, slots `new` of `rows`; keys and values go into self.new. Prefixes are copied for these rows only."""
-        cache, owner, child, T = DynamicCache(), self.owner[rows], self.child[rows, new], self.mask.shape[1]
-        for layer, (keys, values) in enumerate(self.prefix):
-            cache.update(keys[owner], values[owner], layer)
-        # A token sees its parent's whole prefix and, behind it, what its own child wrote before it.
+    def _forward(self, prefix, ids, position, child, due, keep):
+        """Scores of one batch, and its keys and values with `keep`. The slots before it are copied for these rows only."""
+        cache, (rows, T) = DynamicCache(), prefix.shape
+        for layer, kv in enumerate(self.pool):
+            before = (x.index_select(0, prefix.clamp(min=0).flatten()).unflatten(0, (rows, T)).transpose(1, 2) for x in kv)
+            cache.update(*before, layer)
+        # A token sees its parent's slots and, behind them, what its own child wrote before it.
         own = (child[:, :, None] == child[:, None, :]).tril()
-        seen = torch.cat([self.mask[owner, None].expand(-1, ids.shape[1], -1), own], 2)  # [rows, L, T + L]
+        seen = torch.cat([(prefix >= 0)[:, None].expand(-1, ids.shape[1], -1), own], 2)  # [rows, L, T + L]
         output = self.model(ids, attention_mask=seen[:, None], position_ids=position, past_key_values=cache, use_cache=True)
-        for (keys, values), layer in zip(self.new, cache.layers):
-            keys[rows, :, new], values[rows, :, new] = layer.keys[:, :, T:], layer.values[:, :, T:]
-        return torch.zeros(ids.shape, device=ids.device).masked_scatter(due, self.family.score(output.last_hidden_state[due].float()))
+        row, slot = (child >= 0).nonzero(as_tuple=True)
+        kvs = [(layer.keys[row, :, T + slot], layer.values[row, :, T + slot]) for layer in cache.layers] if keep else []
+        return torch.zeros(ids.shape, device=ids.device).masked_scatter(due, self.family.score(output.last_hidden_state[due].float())), kvs
 
-    def _rows_at_once(self, R: int, L: int) -> int:
-        """How many of R rows of L tokens to push through the model together: on a CPU all, on a GPU what fits in 80% of what is free.
+    def _rows_at_once(self, R: int, T: int, L: int) -> int:
+        """How many of R rows of L tokens behind T slots to push through the model together: on a CPU all, on a GPU what fits in 80% of what is free.
 
         A row in flight has prefix and new slots in the cache of every layer. The layer at work has keys and values once
         more, repeated for all heads, the mask as numbers, and about 8 hidden and 3 intermediate vectors for each token.
         """
-        config, T, device = self.model.config, self.mask.shape[1], self.model.device
+        config, device = self.model.config, self.model.device
         if device.type != "cuda":
             return R
         cached = 2 * config.num_hidden_layers * config.num_key_value_heads * self.head_dim  # numbers for each slot
@@ -419,3 +416,14 @@ def lay_out(packs, segments: list[list[int]]):
             child[row, start:end] = c
             places[c] = row, start
     return ids, position, child, places
+
+
+def number(real, first):
+    """Slots, from `first` on and row by row, for what is True in real [R, L], and -1 elsewhere."""
+    return torch.where(real, real.flatten().cumsum(0).view_as(real) - 1 + first, -1)
+
+
+def squeeze(slots):
+    """Close the holes (-1) in each row: a stable sort moves them to the front and keeps the rest in order."""
+    real = slots >= 0
+    return slots.gather(1, real.long().argsort(dim=1, stable=True))[:, slots.shape[1] - int(real.sum(1).max()):]

@@ -62,7 +62,7 @@ def main():
 
     policy, tokenizer, prm = make_pair(args.shapes, device)
     if args.shapes == "caches":
-        prm._rows_at_once = lambda rows, length: min(rows, 4)
+        prm._rows_at_once = lambda rows, slots, length: min(rows, 4)
     if args.compile:
         policy.base_model.forward = torch.compile(policy.base_model.forward, dynamic=True)
         prefixes, ends = dvts.prefill(policy, [[5] * 200]), dvts.step_ends(tokenizer, policy)

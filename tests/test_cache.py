@@ -33,8 +33,8 @@ PROMPTS = [PROBLEM, "Evaluate $8+5$."]  # of different length
 
 
 def cached_tokens(texts, i):
-    """How many tokens of text i the cache holds, over all of its pieces."""
-    return sum(int(mask[index[i]].sum()) for _, mask, index in texts.pieces)
+    """How many tokens of text i the cache holds."""
+    return int((texts.slots[i] >= 0).sum())
 
 
 def test_cached_equals_uncached_over_ragged_steps_and_selections(pair):
@@ -175,60 +175,60 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(pair):
         hook.remove()
 
 
-def piece(mask, values, index):
-    """Of one layer with one head, its slot values telling which token they are."""
-    keys = torch.tensor(values).float()[:, None, :, None]
-    return [(keys, keys + 100)], torch.tensor(mask), torch.tensor(index)
+def test_slots_are_numbered_row_by_row():
+    real = torch.tensor([[True, False, True], [False, False, False], [False, True, True]])
+    assert beam.number(real).tolist() == [[0, -1, 1], [-1, -1, -1], [-1, 2, 3]]
+    assert beam.number(real, first=7).tolist() == [[7, -1, 8], [-1, -1, -1], [-1, 9, 10]]
+
+
+def test_squeeze_closes_holes_and_keeps_the_order():
+    slots = torch.tensor([[5, -1, 3, -1, 9], [-1, 0, 7, 1, -1], [-1, -1, -1, 4, -1]])
+    assert beam.squeeze(slots).tolist() == [[5, 3, 9], [0, 7, 1], [-1, -1, 4]]
 
 
 @pytest.mark.parametrize("room", [0, 2])
-def test_select_closes_holes_and_leaves_room(room):
-    """10 r + t for token t of row r, -1 for a hole."""
-    mask = [[1, 1, 0, 1, 0], [0, 1, 1, 1, 1], [1, 0, 0, 0, 1]]
-    values = [[0, 1, -1, 2, -1], [-1, 10, 11, 12, 13], [20, -1, -1, -1, 21]]
-    [(keys, values)], mask = beam.select(*piece(mask, values, [2, 0, 0]), room=room)
-    assert mask.tolist() == [[0, 1, 1], [1, 1, 1], [1, 1, 1]]
-    assert keys.shape == (3, 1, 3 + room, 1) and torch.equal(values, keys + 100)
-    keys = keys[:, 0, :3, 0]
-    assert keys[0, 1:].tolist() == [20, 21] and keys[1:].tolist() == [[0, 1, 2], [0, 1, 2]]
+def test_texts_are_laid_out_from_a_pool_or_from_a_batch(room):
+    """A pool of 4 slots, 2 heads and head_dim 3; or a batch of 2 rows and 2 slots, which hold the same."""
+    pool, slots = torch.randn(4, 2, 3), torch.tensor([[-1, 3, 0], [2, 0, 1], [0, 1, 2]])
+    for kv in (pool, pool.view(2, 2, 2, 3)):
+        keys, values = beam.lay_out((kv, kv + 1), slots, room)
+        assert keys.shape == (3, 3 + room, 2, 3) and torch.equal(values, keys + 1)
+        assert torch.equal(keys[0, 1:3], pool[[3, 0]]) and torch.equal(keys[1:, :3], pool[slots[1:]])
 
 
-def test_join_puts_the_pieces_of_a_text_side_by_side():
-    old = piece([[0, 1, 1], [1, 1, 1]], [[-1, 1, 2], [11, 12, 13]], [1, 0, 1])
-    new = piece([[1, 0], [1, 1], [0, 0]], [[14, -1], [3, 4], [-1, -1]], [0, 1, 2])
-    [(keys, _)], mask = beam.join([old, new])
-    assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]
-    keys = keys[:, 0, :, 0]
-    assert keys[:2].tolist() == [[11, 12, 13, 14], [1, 2, 3, 4]] and keys[2, 1:].tolist() == [11, 12, 13]
+def test_texts_share_what_they_have_in_common(pair):
+    """The cache holds a prompt once, each step once, and nothing of the texts that were not gone on with."""
+    policy, tokenizer, _ = pair
+    prompts, ends = [encode_prompt(tokenizer, problem) for problem in PROMPTS], beam.step_ends(tokenizer, policy)
+    texts = beam.prefill(policy, prompts)
+    run = lambda index, texts: beam.sample_steps(policy, texts, index, torch.rand(6, 40), [40] * 6, ends, temperature=1.3, top_p=1.0)
+    first, texts = run([0, 1, 0, 1, 0, 0], texts)
+    assert {len(kv) for layer in texts.pool for kv in layer} == {sum(map(len, prompts)) - 2 + sum(map(len, first))}
+    second, texts = run([2, 4, 2, 2, 4, 4], texts)  # only of the first prompt, from its second and third text
+    assert {len(kv) for layer in texts.pool for kv in layer} == {len(prompts[0]) - 1 + len(first[2]) + len(first[4]) + sum(map(len, second))}
 
 
 @torch.inference_mode()  # as every search
-def test_the_old_layers_of_a_cache_go_as_the_new_ones_come(pair, monkeypatch):
-    """While rows are gathered for the next CHUNK tokens, no more than one layer is there twice."""
+def test_the_old_layers_of_a_batch_go_as_the_new_ones_come(pair, monkeypatch):
+    """While texts are laid out for the next CHUNK tokens, no more than one layer is there twice."""
     policy, tokenizer, _ = pair
-    select, old, left_of_them = beam.select, [], []
+    lay_out, layers, made, twice = beam.lay_out, policy.config.num_hidden_layers, [], []
 
-    def watched(kvs, mask, index, room=0):
-        def each():
-            for kv in kvs:
-                yield kv
-            left_of_them.append(sum(keys() is not None for keys in old))
+    def watched(*inputs, **kwargs):
+        keys, values = lay_out(*inputs, **kwargs)
+        made.append(weakref.ref(keys))
+        twice.append(sum(keys() is not None for keys in made) - layers)
+        return keys, values
 
-        new, mask = select(each(), mask, index, room)
-        old[:] = [weakref.ref(keys) for keys, _ in new]
-        return new, mask
-
-    monkeypatch.setattr(beam, "select", watched)
+    monkeypatch.setattr(beam, "lay_out", watched)
     prefixes = beam.prefill(policy, [encode_prompt(tokenizer, PROBLEM)])
     beam.sample_steps(policy, prefixes, [0] * 4, torch.rand(4, 60), [60] * 4, beam.text_ends(policy), temperature=1.0, top_p=1.0)
-    layers = policy.config.num_hidden_layers
-    assert left_of_them[:2] == [0, layers] and len(left_of_them) > 3  # join()'s result is kept: the steps go on from it
-    assert max(left_of_them[2:]) <= 1
+    assert len(twice) > 3 * layers and max(twice) == 1
 
 
 def test_a_roomy_layer_holds_what_a_dynamic_one_does_and_copies_nothing():
     kv, new = torch.randn(2, 3, 4, 7, 8), torch.randn(2, 2, 3, 4, 1, 8)  # keys and values with 5 slots and room for 2; two tokens
-    roomy, dynamic = beam.Roomy(*kv.clone(), T=5), DynamicLayer()
+    roomy, dynamic = beam.Roomy(*kv.transpose(2, 3).clone(), T=5), DynamicLayer()
     dynamic.update(*kv[:, :, :, :5])
     assert roomy.get_seq_length() == 5
     for token in new:

@@ -153,7 +153,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_score(pair, monkeypatch):
     finally:
         handle.remove()
     assert max(sizes) > 8 and sizes.count(2) > 8
-    monkeypatch.setattr(prm, "_rows_at_once", lambda R, L: min(R, 3))  # what a GPU's estimate would do
+    monkeypatch.setattr(prm, "_rows_at_once", lambda R, T, L: min(R, 3))  # what a GPU's estimate would do
     assert all(got == pytest.approx(want, abs=1e-5) for got, want in zip(run(), expected, strict=True))
 
 
@@ -165,11 +165,10 @@ def test_the_estimate_for_a_gpu(monkeypatch, gigabytes, rows):
     config = LlamaConfig(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
                          head_dim=128, attn_implementation="sdpa")
     prm = PRM(SimpleNamespace(config=config, device=torch.device("cuda"), dtype=torch.bfloat16), None, None)
-    prm.mask = torch.ones(16, 500)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gigabytes * 1e9 - 1e9, 0))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3e9)  # 1 GB of it in the allocator's hands but unused
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2e9)
-    assert prm._rows_at_once(64, 500) == rows
+    assert prm._rows_at_once(64, 500, 500) == rows
 
 
 def test_a_row_that_does_not_fit_alone_is_an_error(pair):
@@ -186,16 +185,20 @@ def test_a_row_that_does_not_fit_alone_is_an_error(pair):
         handle.remove()
 
 
-def test_prefixes_are_stored_once(pair):
-    """40 children of one parent: several rows of them, one prefix, and in flight only the rows of a batch have a copy."""
+def test_what_children_share_is_stored_once(pair):
+    """40 children of one parent, then some of their children: of each a slot for every token, and of what is dropped none."""
     prm = pair[2]
+    slots = lambda: {len(kv) for layer in prm.pool for kv in layer}
     prm.start([PROBLEM])
-    opening = len(prm.family.opening(PROBLEM))
+    opening, turn = len(prm.family.opening(PROBLEM)), [len(prm.family.turn(step.strip(), i)) for i, step in enumerate(STEPS, 1)]
+    assert slots() == {opening}
     prm.score([0] * 40, [STEPS[0]] * 40)
-    (keys, _), (new, _) = prm.prefix[0], prm.new[0]
-    assert keys.shape[0] == 1 and keys.shape[2] == opening and new.shape[0] == len(prm.owner) > 1
+    assert slots() == {opening + 40 * turn[0]}
     prm.score([7, 7, 3], [STEPS[1]] * 3)
-    assert prm.prefix[0][0].shape[0] == 2 and prm.prefix[0][0].shape[2] == opening + len(prm.family.turn(STEPS[0].strip(), 1))
+    assert slots() == {opening + 2 * turn[0] + 3 * turn[1]}
+    prm.score([2, 2], [STEPS[2], ""])
+    assert slots() == {opening + turn[0] + turn[1] + turn[2]}
+    assert (prm.slots >= 0).sum(1).tolist() == [opening + sum(turn), opening + turn[0] + turn[1]]
 
 
 def test_children_that_are_not_kept_have_the_same_scores_and_no_children(pair):
@@ -203,8 +206,9 @@ def test_children_that_are_not_kept_have_the_same_scores_and_no_children(pair):
     prm.start([PROBLEM])
     kept = prm.score([0] * 3, STEPS)
     prm.start([PROBLEM])
-    assert prm.score([0] * 3, STEPS, keep=False) == kept and prm.new == []
-    with pytest.raises(ValueError):
+    opening = len(prm.pool[0][0])
+    assert prm.score([0] * 3, STEPS, keep=False) == kept and len(prm.pool[0][0]) == opening
+    with pytest.raises(IndexError):
         prm.score([0], [STEPS[1]])
 
 
@@ -219,7 +223,7 @@ def test_short_rows_are_not_padded_to_the_longest(pair):
         prm.start([PROBLEM] * 7)
         batches.clear()
         first = prm.score(list(range(7)), uneven)
-        assert len(batches) > 1 and sum(batches) <= (prm.child >= 0).sum() + len(batches) * BATCH_TOKENS
+        assert len(batches) > 1 and sum(batches) <= sum(len(prm.family.turn(step.strip(), 1)) for step in uneven) + len(batches) * BATCH_TOKENS
         batches.clear()
         second = prm.score([6, 0, 3, 5, 1, 4, 2], even)
         assert len(batches) == 1
