@@ -1,9 +1,9 @@
 """Beam search over reasoning steps, guided by a process reward model (PRM).
 
 The policy writes N next steps, the PRM scores every partial solution, and the best N/M are kept. Each of them is
-continued in M ways, and so on until N solutions are finished. Best-of-N judges whole solutions; beam search gives up
-bad starts early and spends its samples on good ones. Its weakness shows at large N: all beams may descend from one
-early favourite. DVTS (dvts.py) searches in independent subtrees to avoid that.
+continued in M ways, and so on until N finished solutions are as good as any beam. Best-of-N judges whole solutions;
+beam search gives up bad starts early and spends its samples on good ones. Its weakness shows at large N: all beams may
+descend from one early favourite. DVTS (dvts.py) searches in independent subtrees to avoid that.
 
     question ─┬─ 0.9 ─┬─ 0.9 ─┬─ ...        N = 4 steps are sampled at each depth,
               ├─ 0.2  └─ 0.4  └─ ...        the best N/M = 2 of them are kept,
@@ -17,7 +17,7 @@ written twice is kept twice if it is good enough: its continuations differ. Merg
 took the places, and with an earlier PRM of the bundled pair it cost about six points of accuracy at N = 64.
 
     python beam.py --n 16                              # a problem set: a table of accuracy and cost
-    python beam.py --n 16 --problem "What is 7 * 8?"   # one question
+    python beam.py --n 16 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
 """
 
 import sys
@@ -43,7 +43,6 @@ if __name__ == "__main__":
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import torch
 from torch.nn.functional import pad
@@ -82,7 +81,7 @@ def beam_search(policy, tokenizer, prm, problems, generators, *,
     """
     prompts = [encode_prompt(tokenizer, problem) for problem in problems]
     room = [min(max_new_tokens, policy.config.max_position_embeddings - len(prompt)) for prompt in prompts]
-    prefixes = prefill(policy, prompts)
+    prefixes, step_end, text_end = prefill(policy, prompts), step_ends(tokenizer, policy), text_ends(policy)
     prm.start(problems)
     widths = share(n, max(1, n // beam_width))
     beams = [[Node(problem=i, row=i)] * len(widths) for i in range(len(problems))]  # all start at the question
@@ -95,13 +94,13 @@ def beam_search(policy, tokenizer, prm, problems, generators, *,
         rows = [parent.row for parent in parents]
         uniforms = torch.stack([torch.rand(max_new_tokens, generator=generators[parent.problem]) for parent in parents])
         left = [room[parent.problem] - len(parent.tokens) for parent in parents]
-        ends = step_ends(tokenizer, policy) if step < max_steps else text_ends(policy)
+        ends = step_end if step < max_steps else text_end
         steps, prefixes = sample_steps(policy, prefixes, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
         scores = prm.score(rows, decode(tokenizer, steps))
 
         children = [grow(policy, reduce, row, *new) for row, new in enumerate(zip(parents, steps, scores, left))]
         if lookahead and step < max_steps:
-            beyond = prm.peek(look_ahead(policy, tokenizer, prefixes, children, room, lookahead))
+            beyond = prm.peek(look_ahead(policy, tokenizer, prefixes, children, room, step_end, lookahead))
             for child, ahead in zip(children, beyond):
                 child.value = worth(child.scores + ahead, reduce) if ahead else child.value
         beams = [[] for _ in problems]
@@ -112,8 +111,9 @@ def beam_search(policy, tokenizer, prm, problems, generators, *,
             else:
                 beams[child.problem].append(child)
         for i, found in enumerate(ended):
-            enough = sum(node.finished for node in found.values()) >= n
-            beams[i] = [] if enough else sorted(beams[i], key=lambda child: child.value, reverse=True)[:len(widths)]
+            kept = sorted(beams[i], key=lambda child: child.value, reverse=True)[:len(widths)]
+            as_good = [node for node in found.values() if node.finished and kept and node.value >= kept[0].value]
+            beams[i] = kept if len(as_good) < n else []
         if not any(beams):
             break
     return [sorted(found.values(), key=lambda node: (node.finished, node.value), reverse=True)[:n] for found in ended], sampled
@@ -139,9 +139,9 @@ def worth(scores, reduce) -> float:
     return reduce(scores) if scores and all(map(math.isfinite, scores)) else -math.inf
 
 
-def look_ahead(policy, tokenizer, prefixes, children, room, lookahead) -> list[str]:
+def look_ahead(policy, tokenizer, prefixes, children, room, ends, lookahead) -> list[str]:
     """What each child, text i for child i, would write in the next `lookahead` steps at temperature 0; "" if it has ended."""
-    beyond, ends = [[] for _ in children], step_ends(tokenizer, policy)
+    beyond = [[] for _ in children]
     writing = rows = [i for i, child in enumerate(children) if not (child.finished or child.cut)]
     for depth in range(1, lookahead + 1):
         if not writing:
@@ -213,7 +213,7 @@ def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left:
     """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
-    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (no prefixes, None).
+    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text will be continued (prefixes: None).
     """
     parents, left, uniforms = torch.tensor(parents, device=policy.device), torch.tensor(left, device=policy.device), uniforms.to(policy.device)
     slots, last, at_once, steps, pools = prefixes.slots[parents], prefixes.last[parents], prefixes.at_once, [], []
@@ -352,10 +352,9 @@ class StopAt(StoppingCriteria):
         return stopped  # generate() itself remembers which rows had stopped before
 
 
-@lru_cache(maxsize=1)  # half a second with 128k tokens
 def step_ends(tokenizer, policy):
     r"""Three tables over the vocabulary, each [V]: tokens that end a step ("\n\n" in them, or end of text); tokens that
-    end in "\n"; tokens that begin with it."""
+    end in "\n"; tokens that begin with it. With 128k tokens they take half a second to make."""
     texts = tokenizer.batch_decode([[token] for token in range(min(len(tokenizer), policy.config.vocab_size))], skip_special_tokens=True)
     texts += [""] * (policy.config.vocab_size - len(texts))  # many models have more rows in their head than tokens
     table = lambda test: torch.tensor([test(text) for text in texts], device=policy.device)

@@ -17,7 +17,7 @@ A solution's step scores become one by --reduction: the last step's (as in the b
 least, or the product (as Lightman et al. do).
 
     python best_of_n.py --n 64                              # a problem set: a table of accuracy and cost
-    python best_of_n.py --n 64 --problem "What is 7 * 8?"   # one question
+    python best_of_n.py --n 64 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
 """
 
 import sys
@@ -144,7 +144,7 @@ def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left:
     """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
-    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (no prefixes, None).
+    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text will be continued (prefixes: None).
     """
     parents, left, uniforms = torch.tensor(parents, device=policy.device), torch.tensor(left, device=policy.device), uniforms.to(policy.device)
     slots, last, at_once, steps, pools = prefixes.slots[parents], prefixes.last[parents], prefixes.at_once, [], []

@@ -20,7 +20,7 @@ a better unfinished step, were turned down and have no vote. Two equal solutions
 that runs into a limit returns what it has, marked as cut.
 
     python dvts.py --n 64                              # a problem set: a table of accuracy and cost
-    python dvts.py --n 64 --problem "What is 7 * 8?"   # one question
+    python dvts.py --n 64 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
 """
 
 import sys
@@ -45,7 +45,6 @@ if __name__ == "__main__":
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import torch
 from torch.nn.functional import pad
@@ -84,7 +83,7 @@ def dvts(policy, tokenizer, prm, problems, generators, *,
     """
     prompts = [encode_prompt(tokenizer, problem) for problem in problems]
     room = [min(max_new_tokens, policy.config.max_position_embeddings - len(prompt)) for prompt in prompts]
-    prefixes = prefill(policy, prompts)
+    prefixes, step_end, text_end = prefill(policy, prompts), step_ends(tokenizer, policy), text_ends(policy)
     prm.start(problems)
     widths = share(n, max(1, n // beam_width))
     subtrees = [(Node(problem=i, row=i), width) for i in range(len(problems)) for width in widths]  # (the solution so far, M)
@@ -96,7 +95,7 @@ def dvts(policy, tokenizer, prm, problems, generators, *,
         rows = [parent.row for parent in parents]
         uniforms = torch.stack([torch.rand(max_new_tokens, generator=generators[parent.problem]) for parent in parents])
         left = [room[parent.problem] - len(parent.tokens) for parent in parents]
-        ends = step_ends(tokenizer, policy) if step < max_steps else text_ends(policy)
+        ends = step_end if step < max_steps else text_end
         steps, prefixes = sample_steps(policy, prefixes, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
         scores = prm.score(rows, decode(tokenizer, steps))
 
@@ -199,7 +198,7 @@ def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left:
     """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
-    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text is gone on with (no prefixes, None).
+    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text will be continued (prefixes: None).
     """
     parents, left, uniforms = torch.tensor(parents, device=policy.device), torch.tensor(left, device=policy.device), uniforms.to(policy.device)
     slots, last, at_once, steps, pools = prefixes.slots[parents], prefixes.last[parents], prefixes.at_once, [], []
@@ -346,10 +345,9 @@ class StopAt(StoppingCriteria):
 
 
 # Copied from beam.py
-@lru_cache(maxsize=1)  # half a second with 128k tokens
 def step_ends(tokenizer, policy):
     r"""Three tables over the vocabulary, each [V]: tokens that end a step ("\n\n" in them, or end of text); tokens that
-    end in "\n"; tokens that begin with it."""
+    end in "\n"; tokens that begin with it. With 128k tokens they take half a second to make."""
     texts = tokenizer.batch_decode([[token] for token in range(min(len(tokenizer), policy.config.vocab_size))], skip_special_tokens=True)
     texts += [""] * (policy.config.vocab_size - len(texts))  # many models have more rows in their head than tokens
     table = lambda test: torch.tensor([test(text) for text in texts], device=policy.device)

@@ -222,13 +222,13 @@ def report(results, args):
         lines.append(f"| {name} | " + " | ".join(at.get(n, "") for n in powers) + " |")
     lines.append("| coverage (pass@n) | " + " | ".join(f"{100 * by_problem(sampled, lambda row: coverage(row, n))[0]:.1f}" for n in powers) + " |")
     lines += ["", f"A problem's cost, solved by itself (--batch-problems 1); that of majority and best-of-N at n < {top} is in proportion.", "",
-              "| | n | seeds | GFLOP | tokens sampled | through the policy | through the PRM | solutions | seconds |",
-              "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
+              "| | n | seeds | GFLOP | tokens sampled | through the policy | through the PRM | solutions |",
+              "|---|---:|---:|---:|---:|---:|---:|---:|"]
     for name, points in curves.items():
         if not name.endswith(", best"):
             for n, flops, _, _, c, seeds in points:
                 if n in args.n:
-                    lines.append(f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['solutions']:.1f} | {c['seconds']:.2f} |")
+                    lines.append(f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['solutions']:.1f} |")
 
     middle = sorted(args.n)[len(args.n) // 2]
     vote = lambda rule, n: (sampled, lambda row: subset_accuracy(row, n, rule))

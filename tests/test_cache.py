@@ -197,7 +197,7 @@ def test_texts_are_laid_out_from_a_pool_or_from_a_batch(room):
 
 
 def test_texts_share_what_they_have_in_common(pair):
-    """The cache holds a prompt once, each step once, and nothing of the texts that were not gone on with."""
+    """The cache holds a prompt once, each step once, and nothing of the texts that were not continued."""
     policy, tokenizer, _ = pair
     prompts, ends = [encode_prompt(tokenizer, problem) for problem in PROMPTS], beam.step_ends(tokenizer, policy)
     texts = beam.prefill(policy, prompts)

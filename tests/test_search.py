@@ -97,17 +97,18 @@ def search(pair, monkeypatch):
 
 def test_beam_search_by_hand(search):
     paths, values, sampled, prm = search(
-        beam.beam_search, ["abcd", "bdaa", "dddc", "db"],
+        beam.beam_search, ["abcd", "bdaa", "dddc", "db", "db"],
         {"a": 0.9, "b": 0.2, "c": 0.7, "d": 0.8,  # d has ended; a and c are kept
          "ab": 0.3, "ad": 0.95, "ca": 0.6,  # ad has ended; ca came twice, and both are ahead of ab
          "cad": 0.5, "cac": 0.1,  # cad ended three times, but is one solution: three in all, and cac goes on alone
-         "cacd": 0.2, "cacb": 0.99},  # with cacd four have ended, so that the best, cacb, comes too late
+         "cacd": 0.2, "cacb": 0.99,  # with cacd four have ended, but cacb is better than they are
+         "cacbd": 0.9, "cacbb": 0.1},  # now four of the five that have ended are not worse than cacbb: it is over
         n=4, beam_width=2, lookahead=0,
     )
-    assert prm.parents == [[0, 0, 0, 0], [0, 0, 2, 2], [2, 2, 3, 3], [3, 3]]
-    assert prm.children == [["a", "b", "c", "d"], ["ab", "ad", "ca", "ca"], ["cad", "cad", "cad", "cac"], ["cacd", "cacb"]]
-    assert paths == ["ad", "d", "cad", "cacd"] and values == [0.95, 0.8, 0.5, 0.2]
-    assert sampled == 9 + 8 + 9 + 4  # c takes three tokens, all others two
+    assert prm.parents == [[0, 0, 0, 0], [0, 0, 2, 2], [2, 2, 3, 3], [3, 3], [1, 1]]
+    assert prm.children == [["a", "b", "c", "d"], ["ab", "ad", "ca", "ca"], ["cad", "cad", "cad", "cac"], ["cacd", "cacb"], ["cacbd", "cacbb"]]
+    assert paths == ["ad", "cacbd", "d", "cad"] and values == [0.95, 0.9, 0.8, 0.5]
+    assert sampled == 9 + 8 + 9 + 4 + 4  # c takes three tokens, all others two
 
 
 def test_a_finished_beam_frees_its_place(search):
@@ -332,7 +333,7 @@ def test_a_blank_step_never_wins_by_its_parents_score(pair):
 
 
 def test_lookahead_does_not_take_a_blank_step_for_its_parent(pair, monkeypatch):
-    """Behind .9 a blank step, whose rollout is blank too, and a real one of .8: the real one is gone on with."""
+    """Behind .9 a blank step, whose rollout is blank too, and a real one of .8: the real one is continued."""
     tokenizer, (policy, _, _) = pair[1], pair
     a, blank = tokenizer.convert_tokens_to_ids(["a", "ĊĊ"])
     written = iter([[[a, blank]] * 2, [[blank], [a, blank]], [[tokenizer.eos_token_id]] * 2])
