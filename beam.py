@@ -29,7 +29,7 @@ def parse_args(argv=None):
     parser = runner.ArgumentParser(description="PRM-guided beam search: keep the best N/M partial solutions, continue each M times.")
     parser.add_argument("--n", type=runner.positive_int, default=64, help="steps sampled at each depth; solutions returned at most")
     parser.add_argument("--beam-width", type=runner.positive_int, default=4, help="M, continuations of each beam kept")
-    parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="the last one runs to the end of text")
+    parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="depth at most; the last step runs to the end of text")
     parser.add_argument("--lookahead", type=runner.non_negative_int, default=0, help="score a step by N greedy steps beyond it")
     parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
     parser.add_argument("--top-p", type=runner.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
@@ -158,7 +158,7 @@ def look_ahead(policy, tokenizer, prefixes, children, room, ends, lookahead) -> 
     return decode(tokenizer, beyond)
 
 
-# --- the policy and its KV cache --------------------------------------------------------------------------------------
+# --- the policy and its KV cache, the same in all five scripts --------------------------------------------------------
 
 # In comments on shapes: rows of the batch, V vocabulary, T slots of a text, S tokens read or written at once.
 CHUNK = 16  # tokens written before rows that have ended leave, and room for them: fewer cost more calls, more cost more padding

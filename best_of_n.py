@@ -85,7 +85,7 @@ def sample_solutions(policy, tokenizer, problems, generators, *, n, temperature,
     return [solutions[i * n:(i + 1) * n] for i in range(len(problems))]
 
 
-# --- the policy and its KV cache --------------------------------------------------------------------------------------
+# --- the policy and its KV cache, the same in all five scripts --------------------------------------------------------
 
 # In comments on shapes: rows of the batch, V vocabulary, T slots of a text, S tokens read or written at once.
 CHUNK = 16  # tokens written before rows that have ended leave, and room for them: fewer cost more calls, more cost more padding

@@ -32,7 +32,7 @@ def parse_args(argv=None):
     parser = runner.ArgumentParser(description="DVTS: N/M independent subtrees, in each the PRM picks the best of M next steps.")
     parser.add_argument("--n", type=runner.positive_int, default=64, help="steps sampled at each depth; solutions returned at most")
     parser.add_argument("--beam-width", type=runner.positive_int, default=4, help="M, next steps to choose from in a subtree")
-    parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="the last one runs to the end of text")
+    parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="depth at most; the last step runs to the end of text")
     parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
     parser.add_argument("--top-p", type=runner.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
     parser.add_argument("--max-new-tokens", type=runner.positive_int, default=2048, help="longest solution, in tokens")
@@ -139,7 +139,7 @@ def worth(scores, reduce) -> float:
     return reduce(scores) if scores and all(map(math.isfinite, scores)) else -math.inf
 
 
-# --- the policy and its KV cache --------------------------------------------------------------------------------------
+# --- the policy and its KV cache, the same in all five scripts --------------------------------------------------------
 
 # In comments on shapes: rows of the batch, V vocabulary, T slots of a text, S tokens read or written at once.
 CHUNK = 16  # tokens written before rows that have ended leave, and room for them: fewer cost more calls, more cost more padding

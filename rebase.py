@@ -31,7 +31,7 @@ def parse_args(argv=None):
     parser.add_argument("--n", type=runner.positive_int, default=64, help="solutions returned; steps sampled at each depth, less those ended")
     parser.add_argument("--balance-temperature", type=runner.positive_float, default=0.2, help="T_b: low favours the best step, high shares alike")
     parser.add_argument("--rounding", choices=["round", "ceil"], default="round", help="how shares become whole numbers: as in the paper, or in its authors' code")
-    parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="the last one runs to the end of text")
+    parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="depth at most; the last step runs to the end of text")
     parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
     parser.add_argument("--top-p", type=runner.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
     parser.add_argument("--max-new-tokens", type=runner.positive_int, default=2048, help="longest solution, in tokens")
@@ -146,7 +146,7 @@ def worth(scores, reduce) -> float:
     return reduce(scores) if scores and all(map(math.isfinite, scores)) else -math.inf
 
 
-# --- the policy and its KV cache --------------------------------------------------------------------------------------
+# --- the policy and its KV cache, the same in all five scripts --------------------------------------------------------
 
 # In comments on shapes: rows of the batch, V vocabulary, T slots of a text, S tokens read or written at once.
 CHUNK = 16  # tokens written before rows that have ended leave, and room for them: fewer cost more calls, more cost more padding

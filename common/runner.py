@@ -100,17 +100,17 @@ def add_run_flags(parser, prm):
         parser.add_argument("--prm-family", choices=FAMILIES, metavar="NAME", help=f"{', '.join(FAMILIES)} (detected)")
         parser.add_argument("--allow-pickle", action="store_true", help="read a PRM's pickled weights (.bin)")
         parser.add_argument("--prm-4bit", action=argparse.BooleanOptionalAction, help="PRM in NF4 (default: on GPU)")
-        parser.add_argument("--reduction", choices=REDUCE, default="last", help="of a solution's step scores to one")
+        parser.add_argument("--reduction", choices=REDUCE, default="last", help="how step scores become one")
     question = parser.add_mutually_exclusive_group()
     question.add_argument("--problems", metavar="FILE", help="JSONL of problems and answers, or hub id")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
     parser.add_argument("--limit", type=positive_int, help="take the first N problems only")
-    parser.add_argument("--batch-problems", type=positive_int, help="solved side by side by a process (default: 64 / n)")
+    parser.add_argument("--batch-problems", type=positive_int, help="solved side by side (64 / n, on big GPUs more)")
     parser.add_argument("--output", metavar="FILE", help="JSONL of results (default: named in runs/)")
     parser.add_argument("--overwrite", action="store_true", help="drop what the output file holds")
     parser.set_defaults(trace=None)
     if prm:
-        parser.add_argument("--trace", metavar="FILE", help="draw the searches as HTML, solved ones once more")
+        parser.add_argument("--trace", metavar="FILE", help="draw searches as HTML; solves all once more")
     parser.add_argument("--seed", type=int, default=0, help="of every random number")
 
 # --- models, problems -------------------------------------------------------------------------------------------------
@@ -193,6 +193,17 @@ def device():
     """The torch.device of this process: its own GPU where there is CUDA, else the CPU."""
     import torch
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+
+
+def rows_side_by_side():
+    """How many rows to solve problems with: 64, and on a GPU 64 for every 4 GB that the loaded models leave free, at most 256.
+
+    A GPU writes a token for one row or for 256 in about the same time. A search with 64 rows of a 1B policy's and an 8B
+    PRM's keys and values takes 3 GB (results/caches.md); where that is not enough, batches halve.
+    """
+    import torch
+    free = torch.cuda.mem_get_info(device())[0] if torch.cuda.is_available() else 0
+    return 64 * min(4, max(1, int(free / 4e9)))
 
 
 def _from_hub(name, flag, kind, patterns):
@@ -503,7 +514,7 @@ def work(args, solve, meters, problems, drawn):
                   f"{', '.join(key for key in now if now[key] != header.get(key))}", file=sys.stderr)
         # A tree is drawn from the search itself, so for --trace all is solved again, and the file keeps what it has.
         solved = {key: row for key, row in rows.items() if "error" not in row and not args.trace}
-        wanted, size = problems[:args.limit], args.batch_problems or max(1, 64 // args.n)  # few rows would leave a GPU idle
+        wanted, size = problems[:args.limit], args.batch_problems or max(1, rows_side_by_side() // args.n)
         # Batches are cut from the file, not from what is left: then neither a resume nor the number of processes changes them.
         batches = [[problem for problem in wanted[first:first + size] if problem["id"] not in solved] for first in range(0, len(wanted), size)]
         todo = [batch for batch in batches if batch]
@@ -626,7 +637,7 @@ def table(args, done, total):
     lines = [f"{len(done)} of {wanted} problems done, {len(done) - len(solved)} of them failed"]
     if solved:
         rules, levels = solved[0]["predictions"], sorted({str(row["level"]) for row in done} - {"None"})
-        lines.append("accuracy, % [95 % interval]" + ", in all and by level" * bool(levels))
+        lines.append("accuracy, % [95 % interval]" + ", overall and by level" * bool(levels))
         lines.append(" " * 14 + "".join(f"{rule:<21}" for rule in rules))
         for level in ["all", *(levels if len(levels) < 10 else [])]:
             group = [row for row in done if level in ("all", str(row["level"]))]

@@ -21,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -118,6 +119,11 @@ class AutoTokenizer:
     chat_template = True
     apply_chat_template = lambda self, messages, **_: messages[-1]["content"]
     __call__ = lambda self, text, **_: type("Encoding", (), {"input_ids": text.split()})
+class AutoConfig:
+    from_pretrained = classmethod(lambda cls, folder: cls())
+    architectures, max_position_embeddings = ["LlamaForCausalLM"], 2048
+class DynamicCache:
+    __init__ = lambda self, config: setattr(self, "layers", [])
 '''
 MODELS = ["--policy", "p", "--prm", "r"]  # the stub loads none, but the runner looks at their folders
 
@@ -131,6 +137,7 @@ def folder(tmp_path):
     (tmp_path / "fake" / "transformers").mkdir()
     (tmp_path / "fake" / "transformers" / "__init__.py").write_text(FAKE_TRANSFORMERS)
     (tmp_path / "fake" / "transformers" / "utils.py").write_text("class logging: disable_progress_bar = lambda: None")
+    (tmp_path / "fake" / "transformers" / "cache_utils.py").write_text("class LinearAttentionCacheLayerMixin: pass")
     (tmp_path / "p").symlink_to(ROOT / "tiny/policy")
     (tmp_path / "r").symlink_to(ROOT / "tiny/prm")
     write_problems(tmp_path)
@@ -370,6 +377,14 @@ def test_problems_side_by_side_have_the_rows_they_have_alone(folder, unbroken, s
     assert sum(row["usage"]["flops"] for row in rows[1:]) == 2000 * batches
     assert {row["usage"]["flops"] for row in rows[1:6]} <= {2000 // min(size, 12), 2000 // min(size, 12) + 1}  # equal shares
     stub(folder, "--output", "unbroken.jsonl", "--batch-problems", 3)  # it decides no answer, so this goes on with the file
+
+
+@pytest.mark.parametrize("gigabytes, rows", [(None, 64), (0.5, 64), (9, 128), (18, 256), (70, 256)])
+def test_rows_side_by_side_follow_what_a_gpu_has_free(monkeypatch, gigabytes, rows):
+    """64 on a CPU. The figures of a GPU stand in for one: nothing else here has seen any."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gigabytes is not None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gigabytes * 1e9, 80e9))
+    assert runner.rows_side_by_side() == rows
 
 
 def test_one_that_fails_in_a_batch_takes_no_other_with_it(folder):
@@ -657,7 +672,6 @@ def llama(**changes):
 
 
 def test_meter_counts_what_is_forwarded():
-    import torch
     from transformers import DynamicCache
     model = llama()
     meter = runner.Meter(model)
@@ -678,7 +692,6 @@ def test_meter_counts_what_is_forwarded():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_meter_counts_packed_weights(tmp_path, tied):
-    import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     model = llama(tie_word_embeddings=tied)
     model.save_pretrained(tmp_path)
@@ -763,7 +776,6 @@ def test_hub_faults(tmp_path, name, status, code, named):
 
 
 def test_defaults_are_told(monkeypatch, capsys, tmp_path):
-    import torch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "load_problems", lambda args: [])
     monkeypatch.setattr(runner, "check", lambda args, problems: None)  # of models that only the hub has
