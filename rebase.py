@@ -235,7 +235,9 @@ def write(policy, pool, slots, last, uniforms, left, ends, temperature, top_p, k
     generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
     differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
     """
-    pool, steps, kept, order, writing, written = list(pool), [[] for _ in left], [], [], torch.arange(len(left), device=left.device), 0
+    pool, steps = list(pool), [[] for _ in left]
+    writing, written = torch.arange(len(left), device=left.device), 0  # the texts still at it, the tokens that each has got
+    kept, order = [], []  # keys and values of what was read, chunk by chunk, and of which text and token they are
     while True:
         slots = squeeze(slots)
         pool = [lay_out(pool.pop(0), slots, room=CHUNK) for _ in range(len(pool))]  # an old layer goes as the new one comes

@@ -334,7 +334,8 @@ class PRM:
         return torch.zeros(ids.shape, device=ids.device).masked_scatter(due, self.family.score(output.last_hidden_state[due].float())), kvs
 
     def _rows_at_once(self, R: int, T: int, L: int) -> int:
-        """How many of R rows of L tokens behind T slots to push through the model together: on a CPU all, on a GPU what fits in 80% of what is free.
+        """How many of R rows, L tokens behind T slots, to push through the model together: on a CPU all, on a GPU what fits in
+        80% of what is free.
 
         A row in flight has prefix and new slots in the cache of every layer. The layer at work has keys and values once
         more, repeated for all heads, the mask as numbers, and about 8 hidden and 3 intermediate vectors for each token.
