@@ -14,10 +14,10 @@ here every subtree goes its own way, and a vote over their answers has different
 Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models" (https://huggingface.co/spaces/HuggingFaceH4/
 blogpost-scaling-test-time-compute), an extension of Snell et al. 2024 (https://arxiv.org/abs/2408.03314).
 
-What is returned and counted: when the best step of a subtree is at the end of text, all of its last M steps that are,
-so N solutions at most. Steps that are not (the authors' code returns them too), and solutions that ended earlier beside
-a better unfinished step, were turned down and have no vote. Two equal solutions are two samples and two votes. A subtree
-that runs into a limit returns what it has, marked as cut.
+A subtree is finished when its best step ends the text. It returns that solution and those of its siblings that ended too,
+so N solutions come back at most. Siblings that did not end (the authors' code returns them as well), and solutions that
+ended earlier beside a better unfinished step, were turned down and have no vote. Two equal solutions are two samples and
+two votes. A subtree that runs into a limit returns what it has, marked as cut.
 
     python dvts.py --n 64                              # a problem set: a table of accuracy and cost
     python dvts.py --n 64 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
