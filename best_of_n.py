@@ -22,16 +22,16 @@ least, or the product (as Lightman et al. do).
 
 import sys
 
-from common import runner
+from common import inputs, runner
 
 
 def parse_args(argv=None):
-    parser = runner.ArgumentParser(description="Best-of-N: sample N solutions, a PRM picks the best, or weighs the vote.")
-    parser.add_argument("--n", type=runner.positive_int, default=64, help="solutions to sample")
-    parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
-    parser.add_argument("--top-p", type=runner.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
-    parser.add_argument("--max-new-tokens", type=runner.positive_int, default=2048, help="longest solution, in tokens")
-    runner.add_run_flags(parser, prm=True)
+    parser = inputs.ArgumentParser(description="Best-of-N: sample N solutions, a PRM picks the best, or weighs the vote.")
+    parser.add_argument("--n", type=inputs.positive_int, default=64, help="solutions to sample")
+    parser.add_argument("--temperature", type=inputs.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
+    parser.add_argument("--top-p", type=inputs.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
+    parser.add_argument("--max-new-tokens", type=inputs.positive_int, default=2048, help="longest solution, in tokens")
+    inputs.add_run_flags(parser, prm=True)
     return parser.parse_args(argv)
 
 
@@ -307,12 +307,11 @@ def decode(tokenizer, texts: list[list[int]]) -> list[str]:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 def main(args) -> int:
-    runner.choose_models(args)
-    policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm", args.allow_pickle)
-    with runner.loading("--policy", args.policy):
-        policy, tokenizer = load_policy(policy_folder, four_bit=args.policy_4bit, device=runner.device())
-    with runner.loading("--prm", args.prm):
-        prm = load_prm(prm_folder, family=args.prm_family, four_bit=args.prm_4bit, device=policy.device, allow_pickle=args.allow_pickle)
+    problems = runner.prepare(args)
+    with inputs.loading("--policy", args.policy) as folder:
+        policy, tokenizer = load_policy(folder, four_bit=args.policy_4bit, device=inputs.device())
+    with inputs.loading("--prm", args.prm, args.allow_pickle) as folder:
+        prm = load_prm(folder, family=args.prm_family, four_bit=args.prm_4bit, device=policy.device, allow_pickle=args.allow_pickle)
 
     def solve(problems, generators, on_step):
         solutions, scores = best_of_n(
@@ -324,7 +323,7 @@ def main(args) -> int:
              for j, (text, of_steps, tokens) in enumerate(zip(decode(tokenizer, found), scores[i], found))] for i, found in enumerate(solutions)
         ], [sum(map(len, found)) for found in solutions]
 
-    return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}, prm)
+    return runner.run(args, problems, solve, policy, prm)
 
 
 if __name__ == "__main__":

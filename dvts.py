@@ -25,18 +25,18 @@ two votes. A subtree that runs into a limit returns what it has, marked as cut.
 
 import sys
 
-from common import runner
+from common import inputs, runner
 
 
 def parse_args(argv=None):
-    parser = runner.ArgumentParser(description="DVTS: N/M independent subtrees, in each the PRM picks the best of M next steps.")
-    parser.add_argument("--n", type=runner.positive_int, default=64, help="steps sampled at each depth; solutions returned at most")
-    parser.add_argument("--beam-width", type=runner.positive_int, default=4, help="M, next steps to choose from in a subtree")
-    parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="depth at most; the last step runs to the end of text")
-    parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
-    parser.add_argument("--top-p", type=runner.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
-    parser.add_argument("--max-new-tokens", type=runner.positive_int, default=2048, help="longest solution, in tokens")
-    runner.add_run_flags(parser, prm=True)
+    parser = inputs.ArgumentParser(description="DVTS: N/M independent subtrees, in each the PRM picks the best of M next steps.")
+    parser.add_argument("--n", type=inputs.positive_int, default=64, help="steps sampled at each depth; solutions returned at most")
+    parser.add_argument("--beam-width", type=inputs.positive_int, default=4, help="M, next steps to choose from in a subtree")
+    parser.add_argument("--max-steps", type=inputs.positive_int, default=40, help="depth at most; the last step runs to the end of text")
+    parser.add_argument("--temperature", type=inputs.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
+    parser.add_argument("--top-p", type=inputs.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
+    parser.add_argument("--max-new-tokens", type=inputs.positive_int, default=2048, help="longest solution, in tokens")
+    inputs.add_run_flags(parser, prm=True)
     return parser.parse_args(argv)
 
 
@@ -371,22 +371,21 @@ def decode(tokenizer, texts: list[list[int]]) -> list[str]:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 def main(args) -> int:
-    runner.choose_models(args)
-    policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm", args.allow_pickle)
-    with runner.loading("--policy", args.policy):
-        policy, tokenizer = load_policy(policy_folder, four_bit=args.policy_4bit, device=runner.device())
-    with runner.loading("--prm", args.prm):
-        prm = load_prm(prm_folder, family=args.prm_family, four_bit=args.prm_4bit, device=policy.device, allow_pickle=args.allow_pickle)
+    problems = runner.prepare(args)
+    with inputs.loading("--policy", args.policy) as folder:
+        policy, tokenizer = load_policy(folder, four_bit=args.policy_4bit, device=inputs.device())
+    with inputs.loading("--prm", args.prm, args.allow_pickle) as folder:
+        prm = load_prm(folder, family=args.prm_family, four_bit=args.prm_4bit, device=policy.device, allow_pickle=args.allow_pickle)
 
     def solve(problems, generators, on_step):
         solutions, sampled = dvts(
             policy, tokenizer, prm, problems, generators, n=args.n, beam_width=args.beam_width, max_steps=args.max_steps,
             temperature=args.temperature, top_p=args.top_p, max_new_tokens=args.max_new_tokens,
-            reduce=runner.REDUCE[args.reduction], on_step=on_step)
+            reduce=inputs.REDUCE[args.reduction], on_step=on_step)
         return [[dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished, row=node.row)
                  for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions], sampled
 
-    return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}, prm)
+    return runner.run(args, problems, solve, policy, prm)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,16 @@ Wang et al. 2022, "Self-Consistency Improves Chain of Thought Reasoning in Langu
 
 import sys
 
-from common import runner
+from common import inputs, runner
 
 
 def parse_args(argv=None):
-    parser = runner.ArgumentParser(description="Self-consistency: sample N solutions, the most frequent answer wins.")
-    parser.add_argument("--n", type=runner.positive_int, default=64, help="solutions to sample")
-    parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
-    parser.add_argument("--top-p", type=runner.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
-    parser.add_argument("--max-new-tokens", type=runner.positive_int, default=2048, help="longest solution, in tokens")
-    runner.add_run_flags(parser, prm=False)
+    parser = inputs.ArgumentParser(description="Self-consistency: sample N solutions, the most frequent answer wins.")
+    parser.add_argument("--n", type=inputs.positive_int, default=64, help="solutions to sample")
+    parser.add_argument("--temperature", type=inputs.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
+    parser.add_argument("--top-p", type=inputs.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
+    parser.add_argument("--max-new-tokens", type=inputs.positive_int, default=2048, help="longest solution, in tokens")
+    inputs.add_run_flags(parser, prm=False)
     return parser.parse_args(argv)
 
 
@@ -287,10 +287,9 @@ def decode(tokenizer, texts: list[list[int]]) -> list[str]:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 def main(args) -> int:
-    runner.choose_models(args)
-    folder = runner.model_folder(args.policy, "--policy")
-    with runner.loading("--policy", args.policy):
-        policy, tokenizer = load_policy(folder, four_bit=args.policy_4bit, device=runner.device())
+    problems = runner.prepare(args)
+    with inputs.loading("--policy", args.policy) as folder:
+        policy, tokenizer = load_policy(folder, four_bit=args.policy_4bit, device=inputs.device())
 
     def solve(problems, generators, on_step):
         on_step(1, args.n * len(problems))
@@ -303,7 +302,7 @@ def main(args) -> int:
              for text, tokens in zip(decode(tokenizer, found), found)] for found in solutions
         ], [sum(map(len, found)) for found in solutions]
 
-    return runner.run(args, solve, {"policy": runner.Meter(policy)})
+    return runner.run(args, problems, solve, policy)
 
 
 if __name__ == "__main__":

@@ -23,19 +23,19 @@ a reward 0.14 higher gets twice the children. The N leaves are N samples and N v
 
 import sys
 
-from common import runner
+from common import inputs, runner
 
 
 def parse_args(argv=None):
-    parser = runner.ArgumentParser(description="REBASE: continue each step in proportion to softmax(reward / T_b).")
-    parser.add_argument("--n", type=runner.positive_int, default=64, help="solutions returned; steps sampled at each depth, less those ended")
-    parser.add_argument("--balance-temperature", type=runner.positive_float, default=0.2, help="T_b: low favours the best step, high shares alike")
+    parser = inputs.ArgumentParser(description="REBASE: continue each step in proportion to softmax(reward / T_b).")
+    parser.add_argument("--n", type=inputs.positive_int, default=64, help="solutions returned; steps sampled at each depth, less those ended")
+    parser.add_argument("--balance-temperature", type=inputs.positive_float, default=0.2, help="T_b: low favours the best step, high shares alike")
     parser.add_argument("--rounding", choices=["round", "ceil"], default="round", help="how shares become whole numbers: as in the paper, or in its authors' code")
-    parser.add_argument("--max-steps", type=runner.positive_int, default=40, help="depth at most; the last step runs to the end of text")
-    parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
-    parser.add_argument("--top-p", type=runner.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
-    parser.add_argument("--max-new-tokens", type=runner.positive_int, default=2048, help="longest solution, in tokens")
-    runner.add_run_flags(parser, prm=True)
+    parser.add_argument("--max-steps", type=inputs.positive_int, default=40, help="depth at most; the last step runs to the end of text")
+    parser.add_argument("--temperature", type=inputs.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
+    parser.add_argument("--top-p", type=inputs.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
+    parser.add_argument("--max-new-tokens", type=inputs.positive_int, default=2048, help="longest solution, in tokens")
+    inputs.add_run_flags(parser, prm=True)
     return parser.parse_args(argv)
 
 
@@ -378,22 +378,21 @@ def decode(tokenizer, texts: list[list[int]]) -> list[str]:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 def main(args) -> int:
-    runner.choose_models(args)
-    policy_folder, prm_folder = runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm", args.allow_pickle)
-    with runner.loading("--policy", args.policy):
-        policy, tokenizer = load_policy(policy_folder, four_bit=args.policy_4bit, device=runner.device())
-    with runner.loading("--prm", args.prm):
-        prm = load_prm(prm_folder, family=args.prm_family, four_bit=args.prm_4bit, device=policy.device, allow_pickle=args.allow_pickle)
+    problems = runner.prepare(args)
+    with inputs.loading("--policy", args.policy) as folder:
+        policy, tokenizer = load_policy(folder, four_bit=args.policy_4bit, device=inputs.device())
+    with inputs.loading("--prm", args.prm, args.allow_pickle) as folder:
+        prm = load_prm(folder, family=args.prm_family, four_bit=args.prm_4bit, device=policy.device, allow_pickle=args.allow_pickle)
 
     def solve(problems, generators, on_step):
         solutions, sampled = rebase(
             policy, tokenizer, prm, problems, generators, n=args.n, balance_temperature=args.balance_temperature,
             rounding=args.rounding, max_steps=args.max_steps, temperature=args.temperature, top_p=args.top_p,
-            max_new_tokens=args.max_new_tokens, reduce=runner.REDUCE[args.reduction], on_step=on_step)
+            max_new_tokens=args.max_new_tokens, reduce=inputs.REDUCE[args.reduction], on_step=on_step)
         return [[dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished, row=node.row)
                  for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions], sampled
 
-    return runner.run(args, solve, {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}, prm)
+    return runner.run(args, problems, solve, policy, prm)
 
 
 if __name__ == "__main__":

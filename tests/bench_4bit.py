@@ -110,10 +110,10 @@ def megabytes(load) -> str:
 def write_report(results, args) -> str:
     """The whole page, as Markdown."""
     import beam
-    from common import runner
+    from common import inputs
     from common.prm import load_prm
 
-    folders, device = (runner.model_folder(args.policy, "--policy"), runner.model_folder(args.prm, "--prm")), runner.device()
+    folders, device = (inputs.model_folder(args.policy, "--policy"), inputs.model_folder(args.prm, "--prm")), inputs.device()
     of = lambda script, policy, prm: [results[script, policy, prm, seed] for seed in args.seeds]
     full, quantized = of("best_of_n", "full", "full"), of("best_of_n", "full", "4-bit")
     together = list(zip(itertools.chain(*full), itertools.chain(*quantized), strict=True))

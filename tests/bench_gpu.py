@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 from bench_search import Memory, bundled_pair, command_and_commit, end_bias, random_family
 
 import dvts
-from common import runner
+from common import inputs, runner
 from common.prm import PRM
 
 SHAPES = {  # hidden, layers, heads, kv heads, head_dim, intermediate, vocabulary, tied: of config.json on the hub
@@ -56,7 +56,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "results/gpu.md")
     args = parser.parse_args()
     logging.disable_progress_bar()
-    device = runner.device()
+    device = inputs.device()
     if device.type != "cuda" and args.shapes == "true":
         sys.exit("bench_gpu.py: no CUDA GPU here: add --shapes caches or small to see it run on a CPU")
 
@@ -83,7 +83,7 @@ def main():
         with Memory() as memory:
             _, (tokens,) = dvts.dvts(
                 policy, tokenizer, prm, [QUESTION], [torch.Generator().manual_seed(0)], n=n, beam_width=4, max_steps=40,
-                temperature=1.0, top_p=1.0, max_new_tokens=args.max_new_tokens, reduce=runner.REDUCE["last"],
+                temperature=1.0, top_p=1.0, max_new_tokens=args.max_new_tokens, reduce=inputs.REDUCE["last"],
                 on_step=lambda step, rows: print(f"step {step}, {rows} rows", flush=True),
             )
         seconds, (count, in_policy) = time.perf_counter() - start, iterations.take()

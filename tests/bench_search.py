@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 import beam
 import dvts
-from common import runner
+from common import inputs, runner
 from common.prm import PRM, RLHFlow, load_prm, split_steps
 
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def measure(way, script, question, policy, tokenizer, prm, meters, n) -> dict:
     """One search, and what it took. tree: the tokens found, and the scores in thousandths, which both ways must share."""
     search = script.beam_search if script is beam else script.dvts
     settings = dict(n=n, beam_width=4, max_steps=40, temperature=1.0, top_p=1.0, max_new_tokens=400,
-                    reduce=runner.REDUCE["last"], on_step=lambda step, rows: None, **({"lookahead": 0} if script is beam else {}))
+                    reduce=inputs.REDUCE["last"], on_step=lambda step, rows: None, **({"lookahead": 0} if script is beam else {}))
     ours = script.prefill, script.sample_steps
     if way == "plain":
         script.prefill, script.sample_steps, prm = lambda policy, prompts: prompts, plain_steps, PlainPRM(prm)

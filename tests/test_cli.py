@@ -17,7 +17,7 @@ from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from common import runner
+from common import inputs
 
 SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
 NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DOWNLOAD_TIMEOUT": "1", "CUDA_VISIBLE_DEVICES": "",
@@ -122,7 +122,7 @@ REFUSED = [
     ("majority.py", "--policy some-owner/some-model", ["--policy some-owner/some-model", "online", "local folder"]),
     ("best_of_n.py", "--policy {bad}/scorer --prm {bad}/writer", ["--policy {bad}/scorer", '"+" or "-"', "swap --policy and --prm"]),
     ("rebase.py", "--policy {bad}/base", ["--policy {bad}/base", "no chat template", "instruction-tuned"]),
-    ("majority.py", "--policy {bad}/weights", ["--policy {bad}/weights", "half there", "download"]),
+    ("majority.py", "--policy {bad}/weights", ["--policy {bad}/weights", "cannot be loaded", "download"]),
     ("majority.py", "--problems {bad}/empty.jsonl", ["{bad}/empty.jsonl is empty", "write"]),
     ("best_of_n.py", "--problems {bad}/torn.jsonl", ["{bad}/torn.jsonl, line 37 is no JSON object", "mend or delete"]),
     ("beam.py", "--problems {bad}/twice.jsonl", ["{bad}/twice.jsonl, line 37 has the id '7' of line 7", "differ"]),
@@ -140,9 +140,9 @@ REFUSED_TOO = [  # as REFUSED, but in this process
     ("dvts.py", "--policy {bad}/head --prm {bad}/writer", ["{bad}/head", "LlamaForSequenceClassification", "--prm"]),
     ("best_of_n.py", "--policy {bad}/conv", ["--policy {bad}/conv", "layers without attention", "name another"]),
     ("rebase.py", "--policy {bad}/mamba", ["--policy {bad}/mamba", "layers without attention", "name another"]),
-    ("majority.py", "--policy {bad}/template", ["--policy {bad}/template", "takes no chat", "name another"]),
-    ("best_of_n.py", "--prm {bad}/vocabulary", ["--prm {bad}/vocabulary", "half there", "download"]),
-    ("beam.py", "--policy {bad}/settings", ["--policy {bad}/settings", "half there", "download"]),
+    ("majority.py", "--policy {bad}/template", ["--policy {bad}/template", "TemplateSyntaxError", "name another"]),
+    ("best_of_n.py", "--prm {bad}/vocabulary", ["--prm {bad}/vocabulary", "cannot be loaded", "download"]),
+    ("beam.py", "--policy {bad}/settings", ["--policy {bad}/settings", "cannot be loaded", "download"]),
     ("dvts.py", "--policy {bad}/shardless", ["--policy {bad}/shardless", "*.safetensors", "whole model"]),
     ("majority.py", "--problems missing.jsonl", ["--problems missing.jsonl", "spelling"]),
     ("majority.py", "--problems {bad}/array.jsonl", ["{bad}/array.jsonl, line 37", "mend or delete"]),
@@ -170,7 +170,7 @@ def test_bad_input_is_one_line_and_exit_code_2(bad, script, flags, words, monkey
         result = run(script, *command)
         code, err = result.returncode, result.stderr
     else:
-        monkeypatch.setattr(runner, "SCRIPT", script)
+        monkeypatch.setattr(inputs, "SCRIPT", script)
         monkeypatch.chdir(ROOT)
         code, err = in_process(script, *command), capsys.readouterr().err
     assert_refused(script, code, err, [word.format(bad=bad) for word in words])

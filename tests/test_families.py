@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import checkpoints
 import pytest
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 from transformers.utils import logging
 
 import beam
-from common import chat, runner
+from common import chat, inputs
 from common.prm import FAMILIES, load_prm
 
 logging.disable_progress_bar()  # as choose_models() does
@@ -140,7 +141,7 @@ def test_a_search_from_the_command_line(name, options, flags, tmp_path):
 
 def told(capsys, folder, **options) -> str:
     """The one line that a user sees instead of a traceback."""
-    with pytest.raises(SystemExit) as stop, runner.loading("--prm", "mine"):
+    with pytest.raises(SystemExit) as stop, mock.patch.object(inputs, "model_folder"), inputs.loading("--prm", "mine"):
         load_prm(str(folder), four_bit=False, device=CPU, **{"allow_pickle": True, **options})
     line = capsys.readouterr().err
     assert stop.value.code == 2 and line.count("\n") == 1 and "--prm mine" in line, line
@@ -171,7 +172,7 @@ def test_a_script_tells_in_one_line_what_is_wrong_with_a_prm(tmp_path):
 
 
 def test_the_command_line_names_every_family():
-    assert list(runner.FAMILIES) == list(FAMILIES)
+    assert list(inputs.FAMILIES) == list(FAMILIES)
 
 
 @pytest.mark.parametrize("build, words", [
@@ -204,18 +205,17 @@ def test_code_that_comes_with_a_checkpoint_is_never_run(tmp_path, build):
 
 
 def test_pickles_are_read_only_if_the_user_says_so(tmp_path, capsys):
-    """Math-Shepherd in .bin shards, as published: refused with the flag that would allow it; with it, one line, and the
+    """Math-Shepherd in .bin shards, as published: refused with the flag that would allow it; with it, the
     scores of a copy in safetensors, here one that says that it is a Mistral."""
     mistral = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 1024}
     checkpoints.math_shepherd(tmp_path / "safe", pickled=False, **mistral)
     checkpoints.math_shepherd(tmp_path / "bin")
     with pytest.raises(SystemExit):
-        runner.model_folder(str(tmp_path / "bin"), "--prm", False)
+        inputs.model_folder(str(tmp_path / "bin"), "--prm", False)
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and "--allow-pickle" in line
     told(capsys, tmp_path / "bin", allow_pickle=False)  # nor does the loader itself read them
-    folder = runner.model_folder(str(tmp_path / "bin"), "--prm", True)
-    assert capsys.readouterr().err.count("--allow-pickle") == 1
+    folder = inputs.model_folder(str(tmp_path / "bin"), "--prm", True)
     scores = []
     for folder, allowed in [(folder, True), (str(tmp_path / "safe"), False)]:
         prm = load_prm(folder, four_bit=False, device=CPU, allow_pickle=allowed)

@@ -25,33 +25,31 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from common import runner  # noqa: E402
+from common import inputs, runner  # noqa: E402
 
 STUB = '''
 import sys
-from common import runner
+from common import inputs, runner
 
 def parse_args(argv=None):
-    parser = runner.ArgumentParser(description="Rolls dice.")
-    parser.add_argument("--n", type=runner.positive_int, default=4, help="completions")
-    parser.add_argument("--temperature", type=runner.non_negative_float, default=0.8, help="of sampling")
-    parser.add_argument("--top-p", type=runner.probability, default=1.0, help="of sampling")
-    runner.add_run_flags(parser, prm=True)
+    parser = inputs.ArgumentParser(description="Rolls dice.")
+    parser.add_argument("--n", type=inputs.positive_int, default=4, help="completions")
+    parser.add_argument("--temperature", type=inputs.non_negative_float, default=0.8, help="of sampling")
+    parser.add_argument("--top-p", type=inputs.probability, default=1.0, help="of sampling")
+    inputs.add_run_flags(parser, prm=True)
     return parser.parse_args(argv)
 
 if __name__ == "__main__":
     args = parse_args()
-import math, os, pathlib, random, signal, time
+import argparse, math, os, pathlib, random, signal, time
 import torch
 
 class Dice:
     def take(self):
         return 7, 1000
-    def probability(self, prompt, tokens):
-        return 0
 
 def main(args):
-    runner.choose_models(args)
+    problems = runner.prepare(args)
     args.batch_problems = args.batch_problems or 1
     def answer(problem, generator, on_step):
         dice, completions = random.Random(generator.initial_seed()), []
@@ -78,7 +76,8 @@ def main(args):
     def solve(problems, generators, on_step):
         answers = [answer(problem, generator, on_step) for problem, generator in zip(problems, generators)]
         return [completions for completions, _ in answers], [generated for _, generated in answers]
-    return runner.run(args, solve, {"policy": Dice(), "prm": Dice()})
+    runner.Meter, inputs.check_writer = lambda model: Dice(), lambda *_: None  # there is no model
+    return runner.run(args, problems, solve, None, argparse.Namespace(model=None))
 
 if __name__ == "__main__":
     sys.exit(main(args))
@@ -95,7 +94,6 @@ class Generator:
 FAKE_DISTRIBUTED = '''
 import os, pathlib, pickle, time
 RANK, meeting = os.environ.get("RANK"), pathlib.Path("meeting" + os.environ.get("MASTER_PORT", ""))
-is_initialized = lambda: False
 init_process_group = lambda *_, **__: meeting.mkdir(exist_ok=True)
 
 def wait(count, pattern):
@@ -592,8 +590,8 @@ def test_an_answer_that_is_no_mathematics_is_compared_as_text_and_noted(folder):
 def test_gsm8k_and_defaults(tmp_path):
     (tmp_path / "g.jsonl").write_text('{"question": " How many ####? ", "answer": "6*7=<<6*7=42>>42\\n#### 42"}\n\n'
                                       '{"problem": "b", "answer": 0.5, "unique_id": "u/1", "level": "Level 5"}\n')
-    args = runner.argparse.Namespace(problem=None, problems=str(tmp_path / "g.jsonl"))
-    assert runner.load_problems(args) == [{"id": "1", "problem": "How many ####?", "answer": "42", "level": None},
+    args = inputs.argparse.Namespace(problem=None, problems=str(tmp_path / "g.jsonl"))
+    assert inputs.load_problems(args) == [{"id": "1", "problem": "How many ####?", "answer": "42", "level": None},
                                           {"id": "u/1", "problem": "b", "answer": "0.5", "level": "Level 5"}]
 
 
@@ -656,7 +654,7 @@ def test_rules():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("reduction", runner.REDUCE)
+@pytest.mark.parametrize("reduction", inputs.REDUCE)
 def test_scores_that_are_no_numbers_never_win(bad, reduction):
     row = judged(reduction, completion("2", .9, bad), completion("2", bad, .9), completion("1", .1, .1))
     assert row["predictions"]["best"] == row["predictions"]["weighted"] == "1"
@@ -683,8 +681,6 @@ def test_meter_counts_what_is_forwarded():
         model(input_ids=torch.zeros(2, 3, dtype=torch.long), past_key_values=cache)
         assert meter.take() == (16, 2 * parameters * 16 + attention * (2 * 5 * 5 + 2 * 3 * 8))
         assert meter.take() == (0, 0)
-        model.model(inputs_embeds=torch.zeros(1, 4, 64))  # the trunk alone, without cache
-        assert meter.take() == (4, 2 * parameters * 4 + attention * 16)
         model.generate(torch.ones(3, 6, dtype=torch.long), max_new_tokens=4, min_new_tokens=4, do_sample=False,
                        attention_mask=torch.ones(3, 6, dtype=torch.long), pad_token_id=0)
     assert meter.take() == (3 * (6 + 3), 2 * parameters * 27 + attention * 3 * (36 + 7 + 8 + 9))
@@ -715,7 +711,7 @@ def checkpoint(tmp_path):
 
 def test_whole_model_is_taken_as_it_is(checkpoint):
     assert len(list(checkpoint.glob("*.safetensors"))) > 1
-    assert runner.model_folder(str(checkpoint), "--policy") == str(checkpoint)
+    assert inputs.model_folder(str(checkpoint), "--policy") == str(checkpoint)
 
 
 def damage(folder, what):
@@ -733,11 +729,12 @@ def damage(folder, what):
 
 
 @pytest.mark.parametrize("what, named", [("config.json", "config.json"), ("tokenizer.json", "tokenizer"),
-                                         ("shard", "half"), ("cut", "half"), ("pickled", "pickles"), ("index", "half")])
+                                         ("shard", "cannot"), ("cut", "cannot"), ("pickled", "pickles"), ("index", "cannot")])
 def test_damaged_model(checkpoint, capsys, what, named):
     damage(checkpoint, what)
-    with pytest.raises(SystemExit) as stop:
-        runner.model_folder(str(checkpoint), "--prm")
+    from transformers import AutoModelForCausalLM
+    with pytest.raises(SystemExit) as stop, inputs.loading("--prm", str(checkpoint)) as folder:
+        AutoModelForCausalLM.from_pretrained(folder)
     err = capsys.readouterr().err
     assert stop.value.code == 2 and err.count("\n") == 1 and f"--prm {checkpoint}" in err and named in err
 
@@ -763,7 +760,7 @@ def test_hub_faults(tmp_path, name, status, code, named):
         server.server_close()  # nobody listens there
     else:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    script = "import sys; from common import runner; runner.model_folder(*sys.argv[1:])"
+    script = "import sys; from common import inputs; inputs.model_folder(*sys.argv[1:])"
     env = {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{port}",
            "HF_HUB_OFFLINE": "0"}
     process = subprocess.run([sys.executable, "-c", script, name, "--policy"], cwd=tmp_path, env={**os.environ, **env},
@@ -777,13 +774,13 @@ def test_hub_faults(tmp_path, name, status, code, named):
 
 def test_defaults_are_told(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "load_problems", lambda args: [])
-    monkeypatch.setattr(runner, "check", lambda args, problems: None)  # of models that only the hub has
+    monkeypatch.setattr(inputs, "load_problems", lambda args: [])
+    monkeypatch.setattr(inputs, "check", lambda args, problems: None)  # of models that only the hub has
     def chosen(**given):
-        args = runner.argparse.Namespace(**{"policy": None, "prm": None, "prm_4bit": None, "problems": None,
+        args = inputs.argparse.Namespace(**{"policy": None, "prm": None, "prm_4bit": None, "problems": None,
                                             "problem": None, "output": "o.jsonl", "overwrite": False,
                                             "limit": None, "trace": None} | given)
-        runner.choose_models(args)
+        runner.prepare(args)
         return args, capsys.readouterr().out
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     args, out = chosen()
@@ -793,7 +790,7 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
     assert all(part in out for part in ("A CUDA GPU", "give these", "--policy ", "--prm ", "--prm-4bit", "--problems "))
     assert chosen(prm_4bit=False)[0].prm_4bit is False
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(runner, "TINY", f"{tmp_path}/tiny")
+    monkeypatch.setattr(inputs, "TINY", f"{tmp_path}/tiny")
     with pytest.raises(SystemExit):
         chosen()
     assert "bundled models are gone" in capsys.readouterr().err
