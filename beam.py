@@ -1,9 +1,9 @@
 """Beam search over reasoning steps, guided by a process reward model (PRM).
 
 The policy writes N next steps, the PRM scores every partial solution, and the best N/M are kept. Each of them is
-continued in M ways, and so on until N finished solutions are as good as any beam. Best-of-N judges whole solutions;
-beam search gives up bad starts early and spends its samples on good ones. Its weakness shows at large N: all beams may
-descend from one early favourite. DVTS (dvts.py) searches in independent subtrees to avoid that.
+continued in M ways, and so on until N solutions are finished and the best of them is as good as any beam. Best-of-N
+judges whole solutions; beam search gives up bad starts early and spends its samples on good ones. Its weakness shows at
+large N: all beams may descend from one early favourite. DVTS (dvts.py) searches in independent subtrees to avoid that.
 
     question ─┬─ 0.9 ─┬─ 0.9 ─┬─ ...        N = 4 steps are sampled at each depth,
               ├─ 0.2  └─ 0.4  └─ ...        the best N/M = 2 of them are kept,
@@ -112,8 +112,9 @@ def beam_search(policy, tokenizer, prm, problems, generators, *,
                 beams[child.problem].append(child)
         for i, found in enumerate(ended):
             kept = sorted(beams[i], key=lambda child: child.value, reverse=True)[:len(widths)]
-            as_good = [node for node in found.values() if node.finished and kept and node.value >= kept[0].value]
-            beams[i] = kept if len(as_good) < n else []
+            finished = [node.value for node in found.values() if node.finished]
+            over = kept and len(finished) >= n and max(finished) >= kept[0].value
+            beams[i] = [] if over else kept
         if not any(beams):
             break
     return [sorted(found.values(), key=lambda node: (node.finished, node.value), reverse=True)[:n] for found in ended], sampled

@@ -101,8 +101,8 @@ def test_beam_search_by_hand(search):
         {"a": 0.9, "b": 0.2, "c": 0.7, "d": 0.8,  # d has ended; a and c are kept
          "ab": 0.3, "ad": 0.95, "ca": 0.6,  # ad has ended; ca came twice, and both are ahead of ab
          "cad": 0.5, "cac": 0.1,  # cad ended three times, but is one solution: three in all, and cac goes on alone
-         "cacd": 0.2, "cacb": 0.99,  # with cacd four have ended, but cacb is better than they are
-         "cacbd": 0.9, "cacbb": 0.1},  # now four of the five that have ended are not worse than cacbb: it is over
+         "cacd": 0.2, "cacb": 0.99,  # with cacd four have ended, but cacb is better than any of them
+         "cacbd": 0.9, "cacbb": 0.1},  # now one of those that have ended, ad, is better than cacbb: it is over
         n=4, beam_width=2, lookahead=0,
     )
     assert prm.parents == [[0, 0, 0, 0], [0, 0, 2, 2], [2, 2, 3, 3], [3, 3], [1, 1]]
