@@ -149,7 +149,7 @@ def worth(scores, reduce) -> float:
 # --- the policy and its KV cache, the same in all five scripts --------------------------------------------------------
 
 # In comments on shapes: rows of the batch, V vocabulary, T slots of a text, S tokens read or written at once.
-CHUNK = 16  # tokens written before rows that have ended leave, and room for them: fewer cost more calls, more cost more padding
+CHUNK = 16  # tokens per call of generate(), then rows that have ended leave: fewer make more calls, more make more padding
 
 
 # Copied from beam.py
@@ -173,8 +173,8 @@ class Prefixes:
     r"""Texts to go on from, as the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
     input. With all of them in the cache there would be nothing to feed, and generate() would go wrong without a word.
 
-    The cache is a pool with a slot for each token read or written, and a text is a row of slot numbers. Texts share the slots of
-    what they have in common, and to drop, double or reorder them is to index a small table of integers.
+    The cache is a pool with a slot for each token that went through the policy, and a text is a row of slot numbers. Texts share
+    the slots of what they have in common, and to drop, double or reorder them is to index a small table of integers.
 
         pool   0 1 2 3 4 5 6 7 8 9        two texts that begin with slots 0 to 4, a prompt:    . 0 1 2 3 4 5 6     (. is -1, no slot)
                                                                                                0 1 2 3 4 7 8 9
@@ -194,10 +194,10 @@ def prefill(policy, prompts: list[list[int]]) -> Prefixes:
         raise ValueError(f"the prompt has {longest} tokens, the policy takes {context}: shorten it")
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=policy.device)
     real = torch.tensor([[False] * (longest - len(prompt)) + [True] * len(prompt) for prompt in prompts], device=policy.device)
-    cache, position = DynamicCache(), (real.cumsum(1) - 1).clamp(min=0)  # not spelled out, positions would count the padding
+    cache, position = DynamicCache(), (real.cumsum(1) - 1).clamp(min=0)  # given no positions, the model would count the padding
     policy.base_model(ids[:, :-1], attention_mask=real[:, :-1].long(), position_ids=position[:, :-1], past_key_values=cache, use_cache=True)
     pool = [tuple(kv.transpose(1, 2)[real[:, :-1]] for kv in (layer.keys, layer.values)) for layer in cache.layers]
-    return Prefixes(pool, number(real[:, :-1]), ids[:, -1:])
+    return Prefixes(pool, number_slots(real[:, :-1]), ids[:, -1:])
 
 
 # Copied from beam.py
@@ -205,7 +205,8 @@ def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left:
     """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
 
     steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
-    each may have, at least 1; ends: from step_ends() or text_ends(); keep: False if no text will be continued (prefixes: None).
+    each may have, at least 1 and within the context; ends: from step_ends() or text_ends(); keep: False if no text will
+    be continued (prefixes: None).
     """
     parents, left, uniforms = torch.tensor(parents, device=policy.device), torch.tensor(left, device=policy.device), uniforms.to(policy.device)
     slots, last, at_once, steps, pools = prefixes.slots[parents], prefixes.last[parents], prefixes.at_once, [], []
@@ -219,33 +220,34 @@ def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left:
                 raise
     if not keep:
         return steps, None
-    used, renumbered = slots[slots >= 0].unique(return_inverse=True)  # what no text of these has in it goes
+    used, renumbered = slots[slots >= 0].unique(return_inverse=True)  # slots that none of these texts uses are dropped
     length = torch.tensor([[len(step)] for step in steps], device=policy.device)
-    own = number(torch.arange(length.max(), device=policy.device) < length, first=len(used))
+    own = number_slots(torch.arange(length.max(), device=policy.device) < length, first=len(used))
     pool = [tuple(torch.cat([old[used], *new]) for old, *new in zip(*layers)) for layers in zip(prefixes.pool, *pools)]
     slots, last = slots.masked_scatter(slots >= 0, renumbered), torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Prefixes(pool, torch.cat([slots, own], 1), last, at_once)
+    return steps, Prefixes(pool, squeeze(torch.cat([slots, own], 1)), last, at_once)
 
 
 # Copied from beam.py
 def write(policy, pool, slots, last, uniforms, left, ends, temperature, top_p, keep):
     """Go on with texts, rows of slots of the pool, each to the end of its step. Returns the tokens of each step and, with `keep`, a
-    pool of what was read for it: the text's last token and all of the step but its own last one, text by text.
+    pool of what went through the policy for it, text by text: the text's old last token, and the step without its newest.
 
     generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
     differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
     """
     pool, steps = list(pool), [[] for _ in left]
-    writing, written = torch.arange(len(left), device=left.device), 0  # the texts still at it, the tokens that each has got
+    writing, written = torch.arange(len(left), device=left.device), 0  # texts not yet ended, and how many tokens each has so far
     kept, order = [], []  # keys and values of what was read, chunk by chunk, and of which text and token they are
     while True:
         slots = squeeze(slots)
-        pool = [lay_out(pool.pop(0), slots, room=CHUNK) for _ in range(len(pool))]  # an old layer goes as the new one comes
+        places = pad(slots, (0, CHUNK)).clamp(min=0)  # with room behind; where there is no slot, any will do
+        pool = [lay_out(pool.pop(0), places) for _ in range(len(pool))]  # an old layer goes as the new one comes
         T, most, real = slots.shape[1], left[writing] - written, slots >= 0
         sampler, stop = InverseTransformSampling(uniforms[writing, written:], temperature, top_p), StopAt(ends, most, first=written == 0)
         chunk = policy.generate(
             last, attention_mask=torch.cat([real, torch.ones_like(last)], 1), past_key_values=Cache(layers=[Roomy(*layer, T) for layer in pool]),
-            max_new_tokens=min(CHUNK, int(most.min())),  # pads take positions too, and beyond its context a policy may have none
+            max_new_tokens=min(CHUNK, policy.config.max_position_embeddings - T),  # the pads of rows that have ended take positions too
             logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
         )[:, 1:]  # [rows, S]
         S, ended = chunk.shape[1], stop.length > 0
@@ -255,7 +257,7 @@ def write(policy, pool, slots, last, uniforms, left, ends, temperature, top_p, k
         if keep:  # written behind the T slots: the old last token and all new ones but the newest
             row, token = (torch.arange(S, device=left.device) < length[:, None]).nonzero(as_tuple=True)
             kept.append([tuple(kv[row, T + token] for kv in layer) for layer in pool])
-            order.append(writing[row] * uniforms.shape[1] + written + token)
+            order.append(writing[row] * uniforms.shape[1] + written + token)  # to sort by: text by text, its tokens in order
         if ended.all():
             by_text = torch.cat(order).argsort() if keep else None
             return steps, [tuple(torch.cat(new)[by_text] for new in zip(*layer)) for layer in zip(*kept)]
@@ -266,15 +268,14 @@ def write(policy, pool, slots, last, uniforms, left, ends, temperature, top_p, k
 
 
 # Copied from beam.py
-def lay_out(layer, slots, room):
-    """Texts, rows of slots of a pool's layer (keys, values), as a batch with room behind: each [rows, T + room, heads, head_dim]."""
-    slots = pad(slots, (0, room)).clamp(min=0)  # where there is no slot, anything will do
-    return [kv.flatten(0, -3).index_select(0, slots.flatten()).unflatten(0, slots.shape) for kv in layer]
+def lay_out(layer, places):
+    """A batch of what is at these slots [rows, T] of a pool's layer (keys, values): each [rows, T, heads, head_dim]."""
+    return [kv.flatten(0, -3).index_select(0, places.flatten()).unflatten(0, places.shape) for kv in layer]
 
 
 # Copied from beam.py
-def number(real, first=0):
-    """Slots, from `first` on and row by row, for what is True in real [texts, T], and -1 elsewhere."""
+def number_slots(real, first=0):
+    """Numbers for what is True in real [texts, T], row by row from `first` on; -1 elsewhere."""
     return torch.where(real, real.flatten().cumsum(0).view_as(real) - 1 + first, -1)
 
 
@@ -297,8 +298,8 @@ class Roomy(DynamicLayer):
         return self.T
 
     def update(self, keys, values, *args, **kwargs):
-        for slots, new in zip((self.keys, self.values), (keys, values)):
-            slots.narrow(2, self.T, new.shape[2]).copy_(new)  # an error if there is no room, where [:, :, T:] = would say nothing
+        for held, new in zip((self.keys, self.values), (keys, values)):
+            held.narrow(2, self.T, new.shape[2]).copy_(new)  # an error if there is no room, where [:, :, T:] = would say nothing
         self.T += keys.shape[2]
         return self.keys[:, :, :self.T], self.values[:, :, :self.T]
 

@@ -268,9 +268,9 @@ class PRM:
 
     def peek(self, texts: list[str]) -> list[list[float]]:
         """Scores of texts[i] behind child i, for every child of the last call, which the next call knows nothing of."""
-        before = {**vars(self), "pool": list(self.pool)}
+        before = self.turns, self.history
         scores = self.score(list(range(len(texts))), texts, keep=False)
-        vars(self).update(before)
+        self.turns, self.history = before
         return scores
 
     def _read(self, parents: list[int], segments: list[list[int]], ends: list[list[int]], keep=True) -> list[list[float]]:
@@ -280,11 +280,13 @@ class PRM:
         due = torch.zeros_like(child, dtype=torch.bool)
         for (row, start), at in zip(places, ends):
             due[row, [start + end for end in at]] = True
-        prefix = self._drop_all_but(self.slots[torch.tensor([parent for parent, _ in packs], device=device)])  # [R, T]
+        prefix = self.slots[torch.tensor([parent for parent, _ in packs], device=device)]  # [R, T]
+        if keep:  # otherwise nothing will go on from here, and the pool stays as it is
+            prefix = self._drop_all_but(prefix)
         position, child = position.to(device) + (prefix >= 0).sum(1, keepdim=True), child.to(device)
         scores, batches = self._forward_in_batches(prefix, ids.to(device), position, child, due.to(device), keep)
         if keep:  # a child has its parent's slots and, of the new ones in its row, its own
-            new = number(child >= 0, first=len(self.pool[0][0]))
+            new = number_slots(child >= 0, first=len(self.pool[0][0]))
             for layer, kv in enumerate(self.pool):
                 self.pool[layer] = tuple(map(torch.cat, zip(kv, *(batch.pop(0) for batch in batches))))
             row = torch.tensor([row for row, _ in places], device=device)
@@ -329,8 +331,8 @@ class PRM:
         own = (child[:, :, None] == child[:, None, :]).tril()
         seen = torch.cat([(prefix >= 0)[:, None].expand(-1, ids.shape[1], -1), own], 2)  # [rows, L, T + L]
         output = self.model(ids, attention_mask=seen[:, None], position_ids=position, past_key_values=cache, use_cache=True)
-        row, slot = (child >= 0).nonzero(as_tuple=True)
-        kvs = [(layer.keys[row, :, T + slot], layer.values[row, :, T + slot]) for layer in cache.layers] if keep else []
+        row, column = (child >= 0).nonzero(as_tuple=True)
+        kvs = [(layer.keys[row, :, T + column], layer.values[row, :, T + column]) for layer in cache.layers] if keep else []
         return torch.zeros(ids.shape, device=ids.device).masked_scatter(due, self.family.score(output.last_hidden_state[due].float())), kvs
 
     def _rows_at_once(self, R: int, T: int, L: int) -> int:
@@ -400,11 +402,11 @@ def pack(parents: list[int], segments: list[list[int]]) -> list[tuple[int, list[
 def alike(lengths: list[int]) -> int:
     """How many rows, longest first, to push through the model together: until the padding behind them is worth another batch."""
     padding = accumulate(lengths[0] - length for length in lengths)
-    return next((row for row, slots in enumerate(padding) if slots > BATCH_TOKENS), len(lengths))
+    return next((row for row, pads in enumerate(padding) if pads > BATCH_TOKENS), len(lengths))
 
 
 def lay_out(packs, segments: list[list[int]]):
-    """Token ids, positions behind the parent and owners (-1 none) of all slots, each [R, L], and each child's (row, start)."""
+    """Token ids, positions behind the parent and owners (-1 none), each [R, L], and each child's (row, start)."""
     L = max(1, *(sum(len(segments[c]) for c in children) for _, children in packs))  # a pad, if none has a step
     ids, position = torch.zeros(2, len(packs), L, dtype=torch.long)
     child, places = torch.full_like(ids, -1), [(0, 0)] * len(segments)
@@ -419,8 +421,8 @@ def lay_out(packs, segments: list[list[int]]):
     return ids, position, child, places
 
 
-def number(real, first):
-    """Slots, from `first` on and row by row, for what is True in real [R, L], and -1 elsewhere."""
+def number_slots(real, first):
+    """Numbers for what is True in real [R, L], row by row from `first` on; -1 elsewhere."""
     return torch.where(real, real.flatten().cumsum(0).view_as(real) - 1 + first, -1)
 
 

@@ -177,8 +177,8 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(pair):
 
 def test_slots_are_numbered_row_by_row():
     real = torch.tensor([[True, False, True], [False, False, False], [False, True, True]])
-    assert beam.number(real).tolist() == [[0, -1, 1], [-1, -1, -1], [-1, 2, 3]]
-    assert beam.number(real, first=7).tolist() == [[7, -1, 8], [-1, -1, -1], [-1, 9, 10]]
+    assert beam.number_slots(real).tolist() == [[0, -1, 1], [-1, -1, -1], [-1, 2, 3]]
+    assert beam.number_slots(real, first=7).tolist() == [[7, -1, 8], [-1, -1, -1], [-1, 9, 10]]
 
 
 def test_squeeze_closes_holes_and_keeps_the_order():
@@ -186,14 +186,12 @@ def test_squeeze_closes_holes_and_keeps_the_order():
     assert beam.squeeze(slots).tolist() == [[5, 3, 9], [0, 7, 1], [-1, -1, 4]]
 
 
-@pytest.mark.parametrize("room", [0, 2])
-def test_texts_are_laid_out_from_a_pool_or_from_a_batch(room):
+def test_texts_are_laid_out_from_a_pool_or_from_a_batch():
     """A pool of 4 slots, 2 heads and head_dim 3; or a batch of 2 rows and 2 slots, which hold the same."""
-    pool, slots = torch.randn(4, 2, 3), torch.tensor([[-1, 3, 0], [2, 0, 1], [0, 1, 2]])
+    pool, places = torch.randn(4, 2, 3), torch.tensor([[1, 3, 0], [2, 0, 1], [0, 1, 2]])
     for kv in (pool, pool.view(2, 2, 2, 3)):
-        keys, values = beam.lay_out((kv, kv + 1), slots, room)
-        assert keys.shape == (3, 3 + room, 2, 3) and torch.equal(values, keys + 1)
-        assert torch.equal(keys[0, 1:3], pool[[3, 0]]) and torch.equal(keys[1:, :3], pool[slots[1:]])
+        keys, values = beam.lay_out((kv, kv + 1), places)
+        assert keys.shape == (3, 3, 2, 3) and torch.equal(keys, pool[places]) and torch.equal(values, keys + 1)
 
 
 def test_texts_share_what_they_have_in_common(pair):

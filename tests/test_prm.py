@@ -86,7 +86,9 @@ def test_peek_leaves_no_trace(pair):
     expected = full_score(prm, PROBLEM, STEPS)
     prm.start([PROBLEM])
     prm.score([0, 0], [WRONG[0], STEPS[0]])
+    pool = list(prm.pool)
     ahead = prm.peek([WRONG[1], STEPS[1] + STEPS[2]])
+    assert all(before is after for before, after in zip(pool, prm.pool, strict=True))  # nor is the cache copied for it
     assert ahead[1] == pytest.approx(expected[1:], abs=1e-4) and len(ahead[0]) == 1
     assert prm.score([1], [STEPS[1]])[0] == pytest.approx(expected[1:2], abs=1e-4)
 
