@@ -1,400 +1,598 @@
-"""REBASE, reward balanced search: the number of children a step gets grows with its reward.
+"""REBASE, reward balanced search: a step gets children in proportion to its reward.
 
-The process reward model (PRM) scores all unfinished steps of one depth, and a softmax over these rewards shares out the
-budget: step j is continued W_j = Round(B softmax(R / T_b)_j) times, rounded so that these sum to B. Good steps are explored
-widely, fair ones a little, bad ones not at all. Beam search (beam.py) gives every survivor the same M and all others
-nothing; here there is no M to choose, and a solution that ends takes its place out of the budget B of the depths below.
+The process reward model (PRM) scores all unfinished steps of one depth, and a softmax over these
+rewards shares out the budget: step j is continued W_j = Round(B softmax(R / T_b)_j) times, rounded
+so that these sum to B. Good steps are explored widely, fair ones a little, bad ones not at all.
+Beam search (beam.py) gives every survivor the same M and all others nothing. Here there is no M to
+choose, and a solution that ends takes its place out of the budget B of the depths below.
 
-    question ─┬─ 0.9 ─┬─ ...        N = 4; softmax((0.9, 0.2, 0.7, 0.1) / 0.2) = (0.71, 0.02, 0.26, 0.01), times 4:
-              │       ├─ ...        three children for the first, one for the third
-              │       └─ ...
+    question ─┬─ 0.9 ─┬─ ...        N = 4
+              │       ├─ ...        softmax((0.9, 0.2, 0.7, 0.1) / 0.2) = (0.71, 0.02, 0.26, 0.01)
+              │       └─ ...        times 4: three children for the first, one for the third
               ├─ 0.2
               ├─ 0.7 ─── ...
               └─ 0.1
 
-Wu et al. 2024, "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference for LLM Problem-Solving",
-section 3.2 (https://arxiv.org/abs/2408.00724). The balance temperature T_b runs from "all to the best" (T_b -> 0) to "the
-same to each" (T_b large). The default is the 0.2 of the authors' configuration (their paper says 0.1): at 0.2 a step with
-a reward 0.14 higher gets twice the children. The N leaves are N samples and N votes, equal ones included.
+The same tree is the KV cache. A step is a Node, which owns the keys and values of its own tokens
+and points at its parent. Siblings share what they have in common. To continue a step three times
+is to name its Node three times. What the search lets go of is freed by Python.
 
-    python rebase.py --n 64                              # a problem set: a table of accuracy and cost
+The balance temperature T_b runs from "all to the best" (T_b -> 0) to "the same to each" (T_b
+large). The default is the 0.2 of the authors' configuration (their paper says 0.1): a step with a
+reward 0.14 higher gets twice the children. The N leaves are N samples, equal ones included.
+
+Wu et al. 2024, "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference for LLM
+Problem-Solving", section 3.2 (https://arxiv.org/abs/2408.00724).
+
+    python rebase.py --n 64                 # a problem set: a table of accuracy and cost
     python rebase.py --n 64 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
 """
 
-import sys
-
-from common import inputs, runner
-
-
-def parse_args(argv=None):
-    parser = inputs.ArgumentParser(description="REBASE: continue each step in proportion to softmax(reward / T_b).")
-    parser.add_argument("--n", type=inputs.positive_int, default=64, help="solutions returned; steps sampled at each depth, less those ended")
-    parser.add_argument("--balance-temperature", type=inputs.positive_float, default=0.2, help="T_b: low favours the best step, high shares alike")
-    parser.add_argument("--rounding", choices=["round", "ceil"], default="round", help="how shares become whole numbers: as in the paper, or in its authors' code")
-    parser.add_argument("--max-steps", type=inputs.positive_int, default=40, help="depth at most; the last step runs to the end of text")
-    parser.add_argument("--temperature", type=inputs.non_negative_float, default=0.8, help="of sampling; 0 is greedy")
-    parser.add_argument("--top-p", type=inputs.probability, default=1.0, help="sample among the likeliest tokens that make up this share")
-    parser.add_argument("--max-new-tokens", type=inputs.positive_int, default=2048, help="longest solution, in tokens")
-    inputs.add_run_flags(parser, prm=True)
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    args = parse_args()  # before the imports that take seconds: --help and a misspelt flag are answered at once
-
 import math
+import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch.nn.functional import pad
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Cache, DynamicCache, DynamicLayer, GenerationConfig
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    GenerationConfig,
+)
 
-from common.chat import encode_prompt
-from common.prm import load_prm
+from common.chat import MATH_PROMPT, encode_prompt
+
+# --- the search -----------------------------------------------------------------------------------
 
 
-# --- the search -------------------------------------------------------------------------------------------------------
+# Copied from beam.py
+def last(scores):
+    return scores[-1]
+
+
+@torch.inference_mode()
+def rebase(
+    policy,
+    tokenizer,
+    prm,
+    problems,  # list of str, solved side by side
+    generators=None,  # a torch.Generator for each problem; None: seeded 0, 1, 2, ...
+    *,
+    n=64,  # B at the first depth, and the number of solutions returned
+    balance_temperature=0.2,  # T_b
+    rounding="round",  # "round": the paper's; "ceil": that of the authors' code
+    max_steps=40,  # the last step goes to the end of text
+    temperature=0.8,
+    top_p=1.0,
+    max_new_tokens=2048,  # in a whole solution
+    reduce=last,  # the scores of all steps so far -> the reward
+    system=MATH_PROMPT,
+    separator="\n\n",  # what ends a step: a string, or a function (see step_end)
+    on_step=None,  # on_step(depth, children) is called after each step
+):
+    """Returns for each problem a list of n Solutions.
+
+    policy and tokenizer: from load_policy(). prm: from common.prm.load_prm(), or a Scorer.
+    """
+    generators = generators or seeded(len(problems))
+    sampling = {"separator": separator, "temperature": temperature, "top_p": top_p}
+    roots = prefill(policy, tokenizer, problems, system, max_new_tokens)
+    prm.read_problems(roots)
+    frontiers = [[root] for root in roots]  # the steps that have not ended
+    solutions = [[] for _ in problems]
+
+    for depth in range(1, max_steps + 1):
+        # 1. The budget that is left is shared out by reward.
+        parents = []
+        for frontier, found in zip(frontiers, solutions):
+            rewards = [node.value for node in frontier]
+            counts = allocate(n - len(found), rewards, balance_temperature, rounding)
+            parents += [node for node, count in zip(frontier, counts) for _ in range(count)]
+
+        # 2. The policy writes as many next steps for each.
+        uniforms = random_numbers(parents, generators, max_new_tokens)
+        to_the_end = depth == max_steps
+        children = sample_steps(policy, tokenizer, parents, uniforms, to_the_end, **sampling)
+
+        # 3. The PRM scores them.
+        prm.score(children, separator)
+        set_values(children, reduce)
+        if on_step:
+            on_step(depth, children)
+
+        # 4. What has ended is a solution, the rest is the next frontier.
+        frontiers = [[] for _ in problems]
+        for child in children:
+            if child.ended:
+                solutions[child.problem].append(solution(tokenizer, child))
+            else:
+                frontiers[child.problem].append(child)
+        if not any(frontiers):
+            break
+    return solutions
+
+
+def allocate(budget, rewards, balance_temperature, rounding):
+    """How often to continue each node, by softmax(rewards / T_b): whole numbers that sum to budget.
+
+    "round": where the rounded shares miss the budget, the largest remainders are rounded up.
+    "ceil": from the best node down, each gets the ceiling of its share of what is left, and the
+    last go without.
+    """
+    if not rewards:
+        return []
+    if max(rewards) == -math.inf:
+        rewards = [0.0] * len(rewards)  # all are bad: all are alike
+    rewards = torch.tensor(evened(rewards), dtype=torch.float64)
+    weights = ((rewards - rewards.max()) / balance_temperature).exp()  # the best is exp(0) = 1
+    if rounding == "ceil":
+        return allocate_by_ceiling(budget, weights.tolist())
+
+    shares = (budget * weights / weights.sum()).tolist()
+    counts = [math.floor(share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
+    for i in by_remainder[: budget - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def allocate_by_ceiling(budget, weights):
+    counts = [0] * len(weights)
+    order = sorted(range(len(weights)), key=lambda i: weights[i], reverse=True)
+    for position, i in enumerate(order):
+        rest = math.fsum(weights[j] for j in order[position:])
+        if rest > 0:
+            share = budget * weights[i] / rest
+            counts[i] = min(budget, math.ceil(share - 1e-6))  # 3 + 1e-7 is 3, and not 4
+            budget -= counts[i]
+    return counts
+
+
+# Copied from beam.py
+def evened(values):
+    """The values, but those within 1e-6 of the next larger one are made equal to it.
+
+    A PRM's scores differ by about 1e-7 with what else is in its batch. That must decide nothing.
+    """
+    even = list(values)
+    order = sorted(range(len(values)), key=lambda i: values[i], reverse=True)
+    for above, below in zip(order, order[1:]):
+        if values[above] - values[below] < 1e-6:
+            even[below] = even[above]
+    return even
+
+
+# Copied from beam.py
+def seeded(count):
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+# Copied from beam.py
+def set_values(children, reduce):
+    """Set what the search goes by: the scores of all steps up to each child, made one number."""
+    for child in children:
+        child.value = worth(child.all_scores(), reduce)
+        if not child.scores and not child.finished:
+            child.value = -math.inf  # a blank step: with its parent's value it would often win
+
+
+# Copied from beam.py
+def worth(scores, reduce):
+    """A solution without a score is worth nothing, nor is one whose PRM answered NaN."""
+    if not scores or not all(map(math.isfinite, scores)):
+        return -math.inf
+    return reduce(scores)
+
+
+# --- the tree -------------------------------------------------------------------------------------
+
 
 # Copied from beam.py
 @dataclass(eq=False)
 class Node:
-    """A partial solution: the steps from the question to here."""
+    """A step of a solution. The steps before it are its parent's.
 
-    problem: int  # of which of the problems being solved side by side
-    row: int  # its index in what was last sampled: in prefixes, and among the PRM's children
-    tokens: list[int] = field(default_factory=list)  # the policy's own: text is never tokenized again
-    scores: list[float] = field(default_factory=list)  # the PRM's, one for each step
-    value: float = 0.0  # what the search goes by: the scores reduced to one number
-    finished: bool = False  # ended by the end of text
-    cut: bool = False  # ended by a limit
-
-
-@torch.inference_mode()
-def rebase(policy, tokenizer, prm, problems, generators, *,
-           n, balance_temperature, rounding, max_steps, temperature, top_p, max_new_tokens, reduce, on_step):
-    """Solve problems side by side. Returns for each its n ended Nodes; and for each the number of tokens sampled.
-
-    policy, tokenizer: from load_policy(); generators: a torch.Generator for each problem, so that what is solved beside it
-    changes nothing; rounding: "round" or "ceil"; reduce(scores) -> reward; on_step(step, rows) is called before each step.
+    A node does not know its children: when a search drops it, nothing holds its keys and values.
     """
-    prompts = [encode_prompt(tokenizer, problem) for problem in problems]
-    room = [min(max_new_tokens, policy.config.max_position_embeddings - len(prompt)) for prompt in prompts]
-    prefixes, step_end, text_end = prefill(policy, prompts), step_ends(tokenizer, policy), text_ends(policy)
-    prm.start(problems)
-    frontiers = [[Node(problem=i, row=i)] for i in range(len(problems))]
-    leaves, sampled = [[] for _ in problems], [0] * len(problems)
 
-    for step in range(1, max_steps + 1):
-        widths = [allocate(n - len(ended), [node.value for node in frontier], balance_temperature, rounding) if frontier else []
-                  for frontier, ended in zip(frontiers, leaves)]
-        parents = [node for nodes in zip(frontiers, widths) for node, width in zip(*nodes) for _ in range(width)]
-        on_step(step, len(parents))
-        rows = [parent.row for parent in parents]
-        uniforms = torch.stack([torch.rand(max_new_tokens, generator=generators[parent.problem]) for parent in parents])
-        left = [room[parent.problem] - len(parent.tokens) for parent in parents]
-        ends = step_end if step < max_steps else text_end
-        steps, prefixes = sample_steps(policy, prefixes, rows, uniforms, left, ends, temperature=temperature, top_p=top_p)
-        scores = prm.score(rows, decode(tokenizer, steps))
+    parent: "Node | None"  # None: this is a root, a problem and its prompt
+    problem: int  # which of the problems that are solved side by side
+    left: int  # how many tokens may still follow
+    number: int = 0  # counts the steps sampled for this problem, from 1; a root has 0
+    tokens: list[int] = field(default_factory=list)  # the policy's own: never tokenized again
+    text: str = ""  # of a root: the problem
+    finished: bool = False  # the policy has ended the text
+    scores: list[float] = field(default_factory=list)  # one for each step in text, none if blank
+    value: float = 0.0  # what the search goes by
+    kv: torch.Tensor | None = None  # keys and values of its tokens in the policy, see below
+    prm_kv: torch.Tensor | None = None  # the same in the PRM
+    ahead: list[int] = field(default_factory=list)  # its last tokens, if they begin the next step
+    steps: list[str] = field(default_factory=list)  # its text in steps, if a function splits it
+    sampled: int = 0  # of a root: how many steps were sampled for this problem
 
-        children = [grow(policy, reduce, row, *new) for row, new in enumerate(zip(parents, steps, scores, left))]
-        frontiers = [[] for _ in problems]
-        for child, tokens in zip(children, steps):
-            sampled[child.problem] += len(tokens)
-            (leaves if child.finished or child.cut else frontiers)[child.problem].append(child)
-        if not any(frontiers):
-            break
-    return leaves, sampled
+    @property
+    def cut(self):
+        """Ended by a limit."""
+        return self.left == 0 and not self.finished
 
+    @property
+    def ended(self):
+        return self.finished or self.left == 0
 
-def allocate(budget: int, rewards: list[float], balance_temperature: float, rounding: str) -> list[int]:
-    """Children of each node, whose sum is `budget`, from softmax(rewards / T_b).
+    def path(self):
+        """The nodes from the root to this one."""
+        before = self.parent.path() if self.parent else []
+        return [*before, self]
 
-    "round", the paper's: where the rounded shares miss the budget, the largest remainders are rounded up. "ceil", the authors'
-    code: from the best node down, each gets the ceiling of its share of what is left, and the last go without.
-    """
-    rewards = torch.tensor(rewards if max(rewards) > -math.inf else [0.0] * len(rewards), dtype=torch.float64)  # all bad: all alike
-    weights = ((rewards - rewards.max()) / balance_temperature).exp()  # the best is exp(0), so the sum is never 0
-    if rounding == "round":
-        shares = (budget * weights / weights.sum()).tolist()
-        children = [math.floor(share) for share in shares]
-        for node in sorted(range(len(shares)), key=lambda node: children[node] - shares[node])[:budget - sum(children)]:
-            children[node] += 1
-    else:
-        children, order = [0] * len(rewards), weights.argsort(descending=True, stable=True)
-        rest = weights[order].flip(0).cumsum(0).flip(0)  # what a node and all below it weigh together
-        for node, weight, total in zip(order.tolist(), weights[order].tolist(), rest.tolist()):
-            children[node] = min(budget, math.ceil(budget * weight / total)) if total else 0
-            budget -= children[node]
-    return children
-
-
-# Copied from beam.py
-def grow(policy, reduce, row, parent, tokens, scores, left) -> Node:
-    """The child that continues `parent` by one step. left: how many tokens it could have had."""
-    finished = tokens[-1] in policy.generation_config.eos_token_id
-    cut = not finished and len(tokens) >= left
-    child = Node(parent.problem, row, parent.tokens + tokens, parent.scores + scores, finished=finished, cut=cut)
-    # A blank step has no score of its own. With its parent's it would often win, and the search would fill with blanks.
-    child.value = worth(child.scores, reduce) if scores or finished else -math.inf
-    return child
-
-
-# Copied from beam.py
-def worth(scores, reduce) -> float:
-    """What a search goes by. A PRM that answers NaN must not win by it, and a text without a step is worth nothing."""
-    return reduce(scores) if scores and all(map(math.isfinite, scores)) else -math.inf
-
-
-# --- the policy and its KV cache, the same in all five scripts --------------------------------------------------------
-
-# In comments on shapes: rows of the batch, V vocabulary, T slots of a text, S tokens read or written at once.
-CHUNK = 16  # tokens per call of generate(), then rows that have ended leave: fewer make more calls, more make more padding
-
-
-# Copied from beam.py
-def load_policy(folder: str, *, four_bit: bool, device: torch.device):
-    """The model that writes, and its tokenizer: bfloat16 on a GPU, float32 on a CPU, 4-bit NF4 on either if wanted."""
-    dtype = torch.float32 if device.type == "cpu" and not four_bit else torch.bfloat16
-    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, quantization_config=nf4 if four_bit else None, device_map={"": device})
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if (eos := policy.generation_config.eos_token_id or tokenizer.eos_token_id) is None:
-        raise ValueError("it names no token that ends a text")
-    # What a checkpoint recommends (top-k 50, top-p 0.9, a repetition penalty) would quietly bend our sampling. Padding is never
-    # attended to and never decoded: any id will do.
-    policy.generation_config = GenerationConfig(eos_token_id=eos if isinstance(eos, list) else [eos], pad_token_id=policy.config.vocab_size - 1)
-    return policy.eval(), tokenizer
+    def all_scores(self):
+        """Those of all steps up to this one."""
+        return [score for node in self.path() for score in node.scores]
 
 
 # Copied from beam.py
 @dataclass
-class Prefixes:
-    r"""Texts to go on from, as the policy's cache of them: all of each EXCEPT ITS LAST TOKEN, which generate() takes as its
-    input. With all of them in the cache there would be nothing to feed, and generate() would go wrong without a word.
+class Solution:
+    """What is left of a path when its search is over: no keys and values."""
 
-    The cache is a pool with a slot for each token that went through the policy, and a text is a row of slot numbers. Texts share
-    the slots of what they have in common, and to drop, double or reorder them is to index a small table of integers.
+    text: str
+    tokens: list[int]
+    scores: list[float]  # the PRM's, one for each step
+    value: float  # what the search went by
+    finished: bool  # False: it was cut by a limit
+    path: list[int]  # the numbers of its nodes, in the order in which they were sampled
+    subtree: int | None = None  # of DVTS: which one it is from
 
-        pool   0 1 2 3 4 5 6 7 8 9        two texts that begin with slots 0 to 4, a prompt:    . 0 1 2 3 4 5 6     (. is -1, no slot)
-                                                                                               0 1 2 3 4 7 8 9
+
+# Copied from beam.py
+def solution(tokenizer, node, subtree=None):
+    _, *steps = node.path()
+    tokens = [token for step in steps for token in step.tokens]
+    return Solution(
+        text=tokenizer.decode(tokens, skip_special_tokens=True),
+        tokens=tokens,
+        scores=node.all_scores(),
+        value=node.value,
+        finished=node.finished,
+        path=[step.number for step in steps],
+        subtree=subtree,
+    )
+
+
+# --- the policy and its KV cache, the same in all scripts -----------------------------------------
+
+# A text's newest token is what the policy is fed next. So it is never in the cache yet. A root has
+# the keys and values of its prompt but for the last token. A step has those of the token before it
+# and of its own tokens but for the newest: as many as it has tokens.
+#
+# node.kv: [2 (keys, values), layers, kv_heads, tokens, head_dim]
+# Shapes: R rows of a batch, T tokens in the cache, V vocabulary.
+
+ROOM = 32  # tokens that a cache can take in before it is copied to a larger place
+
+
+# Copied from beam.py
+def load_policy(folder, *, four_bit=False, device="cpu"):
+    """The model that writes, and its tokenizer, from a local folder.
+
+    bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that comes with a
+    checkpoint is never run. Raises ValueError if it names no token that ends a text.
     """
-
-    pool: list  # of each layer (keys, values), each [slots, heads, head_dim]
-    slots: torch.Tensor  # [texts, T]: those of each text in order, behind as many -1 as make a rectangle
-    last: torch.Tensor  # [texts, 1]: the last token of each
-    at_once: int = 1 << 30  # how many may be written side by side; halved when the GPU's memory runs out
+    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    policy = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.bfloat16 if four_bit else dtype,
+        quantization_config=nf4 if four_bit else None,
+        device_map={"": device},
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    eos = set()
+    for named_by in (policy.generation_config, policy.config, tokenizer):
+        ids = getattr(named_by, "eos_token_id", None)
+        eos.update(ids if isinstance(ids, list) else [ids])
+    eos.discard(None)
+    if not eos:
+        raise ValueError("it names no token that ends a text")
+    # What a checkpoint recommends (top-k 50, a repetition penalty) would bend our sampling.
+    policy.generation_config = GenerationConfig(eos_token_id=sorted(eos), pad_token_id=max(eos))
+    return policy.eval(), tokenizer
 
 
 # Copied from beam.py
-def prefill(policy, prompts: list[list[int]]) -> Prefixes:
-    """Read each prompt once, with the base model: no logits are needed. Raises ValueError if one is too long for the policy."""
-    longest, context = max(map(len, prompts)), policy.config.max_position_embeddings
-    if longest >= context:
-        raise ValueError(f"the prompt has {longest} tokens, the policy takes {context}: shorten it")
-    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=policy.device)
-    real = torch.tensor([[False] * (longest - len(prompt)) + [True] * len(prompt) for prompt in prompts], device=policy.device)
-    cache, position = DynamicCache(), (real.cumsum(1) - 1).clamp(min=0)  # given no positions, the model would count the padding
-    policy.base_model(ids[:, :-1], attention_mask=real[:, :-1].long(), position_ids=position[:, :-1], past_key_values=cache, use_cache=True)
-    pool = [tuple(kv.transpose(1, 2)[real[:, :-1]] for kv in (layer.keys, layer.values)) for layer in cache.layers]
-    return Prefixes(pool, number_slots(real[:, :-1]), ids[:, -1:])
+def prefill(policy, tokenizer, problems, system, max_new_tokens):
+    """Read each prompt once. Returns the roots, one for each problem.
 
-
-# Copied from beam.py
-def sample_steps(policy, prefixes: Prefixes, parents: list[int], uniforms, left: list[int], ends, *, temperature, top_p, keep=True):
-    """One next step for each of `parents`, indices into prefixes, which may repeat. Returns (steps, prefixes with them).
-
-    steps: tokens of each; uniforms: [parents, >= max(left)], the random numbers to draw them with; left: how many tokens
-    each may have, at least 1 and within the context; ends: from step_ends() or text_ends(); keep: False if no text will
-    be continued (prefixes: None).
+    Raises ValueError if a prompt fills the policy's context.
     """
-    parents, left, uniforms = torch.tensor(parents, device=policy.device), torch.tensor(left, device=policy.device), uniforms.to(policy.device)
-    slots, last, at_once, steps, pools = prefixes.slots[parents], prefixes.last[parents], prefixes.at_once, [], []
-    while len(steps) < len(parents):
-        batch = slice(len(steps), len(steps) + at_once)
-        try:
-            new, pool = write(policy, prefixes.pool, slots[batch], last[batch], uniforms[batch], left[batch], ends, temperature, top_p, keep)
-            steps, pools = steps + new, pools + [pool]
-        except torch.cuda.OutOfMemoryError:
-            if (at_once := min(at_once, len(parents) - len(steps)) // 2) == 0:
-                raise
-    if not keep:
-        return steps, None
-    used, renumbered = slots[slots >= 0].unique(return_inverse=True)  # slots that none of these texts uses are dropped
-    length = torch.tensor([[len(step)] for step in steps], device=policy.device)
-    own = number_slots(torch.arange(length.max(), device=policy.device) < length, first=len(used))
-    pool = [tuple(torch.cat([old[used], *new]) for old, *new in zip(*layers)) for layers in zip(prefixes.pool, *pools)]
-    slots, last = slots.masked_scatter(slots >= 0, renumbered), torch.tensor([step[-1:] for step in steps], device=policy.device)
-    return steps, Prefixes(pool, squeeze(torch.cat([slots, own], 1)), last, at_once)
+    context = getattr(policy.config, "max_position_embeddings", None) or math.inf
+    roots = []
+    for problem, text in enumerate(problems):
+        prompt = encode_prompt(tokenizer, text, system=system)
+        left = min(max_new_tokens, context - len(prompt))
+        if left <= 0:
+            raise ValueError(f"a prompt of {len(prompt)} tokens fills the context of {context}")
+        cache = DynamicCache()
+        ids = torch.tensor([prompt[:-1]], device=policy.device)
+        policy.base_model(ids, past_key_values=cache, use_cache=True)
+        kv = cut_out(cache, 0, 0, len(prompt) - 1)
+        roots.append(Node(None, problem, left, tokens=prompt, text=text, kv=kv))
+    return roots
 
 
 # Copied from beam.py
-def write(policy, pool, slots, last, uniforms, left, ends, temperature, top_p, keep):
-    """Go on with texts, rows of slots of the pool, each to the end of its step. Returns the tokens of each step and, with `keep`, a
-    pool of what went through the policy for it, text by text: the text's old last token, and the step without its newest.
+def random_numbers(parents, generators, max_new_tokens):
+    """[R, max_new_tokens]: one number for each token that a child of each of parents may have.
 
-    generate() goes on until the slowest row has ended and feeds padding to all others: most of what it forwards where steps
-    differ much in length. Here it writes CHUNK tokens at a time, and rows that have ended leave in between.
+    They are drawn beforehand. So a row writes the same whatever else is in its batch.
     """
-    pool, steps = list(pool), [[] for _ in left]
-    writing, written = torch.arange(len(left), device=left.device), 0  # texts not yet ended, and how many tokens each has so far
-    kept, order = [], []  # keys and values of what was read, chunk by chunk, and of which text and token they are
-    while True:
-        slots = squeeze(slots)
-        places = pad(slots, (0, CHUNK)).clamp(min=0)  # with room behind; where there is no slot, any will do
-        pool = [lay_out(pool.pop(0), places) for _ in range(len(pool))]  # an old layer goes as the new one comes
-        T, most, real = slots.shape[1], left[writing] - written, slots >= 0
-        sampler, stop = InverseTransformSampling(uniforms[writing, written:], temperature, top_p), StopAt(ends, most, first=written == 0)
-        chunk = policy.generate(
-            last, attention_mask=torch.cat([real, torch.ones_like(last)], 1), past_key_values=Cache(layers=[Roomy(*layer, T) for layer in pool]),
-            max_new_tokens=min(CHUNK, policy.config.max_position_embeddings - T),  # the pads of rows that have ended take positions too
-            logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stop]),
-        )[:, 1:]  # [rows, S]
-        S, ended = chunk.shape[1], stop.length > 0
-        length = torch.where(ended, stop.length, S)
-        for i, tokens, end in zip(writing.tolist(), chunk.tolist(), length.tolist()):
-            steps[i] += tokens[:end]
-        if keep:  # written behind the T slots: the old last token and all new ones but the newest
-            row, token = (torch.arange(S, device=left.device) < length[:, None]).nonzero(as_tuple=True)
-            kept.append([tuple(kv[row, T + token] for kv in layer) for layer in pool])
-            order.append(writing[row] * uniforms.shape[1] + written + token)  # to sort by: text by text, its tokens in order
-        if ended.all():
-            by_text = torch.cat(order).argsort() if keep else None
-            return steps, [tuple(torch.cat(new)[by_text] for new in zip(*layer)) for layer in zip(*kept)]
-        # Laid out, the texts are a pool in their turn, of T + CHUNK slots for each row: the rest goes on from there.
-        slots = torch.arange(len(last) * (T + CHUNK), device=left.device).view(len(last), -1)[:, :T + S]
-        slots = torch.where(pad(real, (0, S), value=True), slots, -1)[~ended]
-        last, writing, written = chunk[~ended, -1:], writing[~ended], written + S
+    rows = [torch.rand(max_new_tokens, generator=generators[node.problem]) for node in parents]
+    return torch.stack(rows)
 
 
 # Copied from beam.py
-def lay_out(layer, places):
-    """A batch of what is at these slots [rows, T] of a pool's layer (keys, values): each [rows, T, heads, head_dim]."""
-    return [kv.flatten(0, -3).index_select(0, places.flatten()).unflatten(0, places.shape) for kv in layer]
+def sample_steps(
+    policy, tokenizer, parents, uniforms, to_the_end, *, separator, temperature, top_p
+):
+    """Write one next step for each of parents, which may repeat. Returns the R children.
 
-
-# Copied from beam.py
-def number_slots(real, first=0):
-    """Numbers for what is True in real [texts, T], row by row from `first` on; -1 elsewhere."""
-    return torch.where(real, real.flatten().cumsum(0).view_as(real) - 1 + first, -1)
-
-
-# Copied from beam.py
-def squeeze(slots):
-    """Close the holes in each row: nothing attends to them, but they would fill the batch. A stable sort keeps a row's slots in order."""
-    real = slots >= 0
-    return slots.gather(1, real.long().argsort(dim=1, stable=True))[:, slots.shape[1] - int(real.sum(1).max()):]
-
-
-# Copied from beam.py
-class Roomy(DynamicLayer):
-    """T slots of keys and values [rows, T + room, heads, head_dim]. A DynamicLayer has no room: each token makes it copy all it holds."""
-
-    def __init__(self, keys, values, T):
-        super().__init__()
-        self.keys, self.values, self.T, self.is_initialized = keys.transpose(1, 2), values.transpose(1, 2), T, True
-
-    def get_seq_length(self):
-        return self.T
-
-    def update(self, keys, values, *args, **kwargs):
-        for held, new in zip((self.keys, self.values), (keys, values)):
-            held.narrow(2, self.T, new.shape[2]).copy_(new)  # an error if there is no room, where [:, :, T:] = would say nothing
-        self.T += keys.shape[2]
-        return self.keys[:, :, :self.T], self.values[:, :, :self.T]
-
-
-# Copied from beam.py
-class InverseTransformSampling(LogitsProcessor):
-    """Samples from softmax(logits / temperature), cut to the top-p nucleus, with random numbers drawn beforehand.
-
-    generate() would draw from one global stream, where a row that leaves changes what all others write. Here the t-th
-    new token of a row is where its own t-th number falls in the cumulative distribution, whatever the rest of the batch.
+    uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text.
     """
+    step_ended = step_end(tokenizer, None if to_the_end else separator)
 
-    def __init__(self, uniforms, temperature, top_p):
-        self.uniforms, self.temperature, self.top_p = uniforms, temperature, top_p  # uniforms: [rows, >= tokens to come]
+    def write(rows):
+        batch = [parents[row] for row in rows]
+        children = [Node(parent, parent.problem, parent.left) for parent in batch]
+        newest = [[parent.tokens[-1]] for parent in batch]
+        cache, attention_mask = lay_out(batch)
+        return policy.generate(
+            torch.tensor(newest, device=policy.device),
+            attention_mask=pad(attention_mask, (0, 1), value=1),
+            past_key_values=cache,
+            max_new_tokens=max(parent.left for parent in batch),
+            custom_generate=decode,
+            children=children,
+            uniforms=uniforms[rows].to(policy.device),
+            step_ended=step_ended,
+            temperature=temperature,
+            top_p=top_p,
+        )
 
-    def __call__(self, ids, logits):
-        # ids: [rows, 1 + tokens so far], logits: [rows, V] -> logits that leave argmax no choice
-        if self.temperature == 0:
-            return logits
-        logits = logits.double()  # in single precision the sum over 128k tokens is off, and need not even rise
-        probs = torch.softmax((logits - logits.amax(-1, keepdim=True)) / self.temperature, -1)
-        if self.top_p < 1:
+    children = in_batches(policy, write, list(range(len(parents))))
+    for child in children:
+        root = child.path()[0]
+        root.sampled += 1
+        child.number = root.sampled
+        read_text(tokenizer, child, separator)
+    return children
+
+
+# Copied from beam.py
+def decode(model, token, *, children, uniforms, step_ended, temperature, top_p, **model_kwargs):
+    """The loop that generate() runs for us. Unlike its own, a row leaves when its step has ended.
+
+    token: [R, 1], the newest of each row. children: R Nodes to write into. Returns children.
+    """
+    cache = model_kwargs["past_key_values"]
+    T = cache.get_seq_length()
+    attention_mask = model_kwargs["attention_mask"]  # [R, T + 1]
+    if attention_mask is None:  # generate() drops a mask that hides nothing
+        attention_mask = token.new_ones(len(children), T + 1)
+    eos = model.generation_config.eos_token_id
+    writing = children  # those in the batch, a row each
+    length = 0
+
+    while writing:
+        # 1. Feed the newest token of each row, and draw the next.
+        logits = model(
+            token,
+            attention_mask=attention_mask,
+            position_ids=attention_mask.sum(1, keepdim=True) - 1,  # [R, 1]
+            past_key_values=cache,
+        ).logits[:, -1]  # [R, V]
+        token = sample(logits, uniforms[:, length], temperature, top_p)  # [R, 1]
+        length += 1
+
+        # 2. Which rows have ended? They take along what they wrote, if it can be continued.
+        stay = []
+        for row, (child, new) in enumerate(zip(writing, token[:, 0].tolist())):
+            if new < 0:
+                raise ValueError("the policy's logits are not finite: its weights may be damaged")
+            child.tokens.append(new)
+            child.left -= 1
+            child.finished = new in eos
+            if child.ended:
+                continue
+            ended = step_ended(child.parent.ahead + child.tokens)
+            if ended:
+                child.kv = cut_out(cache, row, T, T + length)
+                child.ahead = child.tokens[ended:] if ended < 0 else []
+            else:
+                stay.append(row)
+
+        # 3. They leave the batch.
+        if len(stay) < len(writing):
+            writing = [writing[row] for row in stay]
+            stay = torch.tensor(stay, dtype=torch.long, device=token.device)
+            token = token[stay]
+            uniforms = uniforms[stay]
+            attention_mask = attention_mask[stay]
+            cache.batch_select_indices(stay)
+
+        # 4. There is one token more to be seen.
+        attention_mask = pad(attention_mask, (0, 1), value=1)
+    return children
+
+
+# Copied from beam.py
+def sample(logits, uniforms, temperature, top_p):
+    """The token at which a row's number falls in softmax(logits / temperature), cut to the top-p
+    nucleus. logits: [R, V], uniforms: [R] -> [R, 1], -1 where logits are NaN or infinite."""
+    largest, token = logits.max(-1, keepdim=True)
+    if temperature > 0:
+        # In single precision a sum over 128k tokens is off, and need not even rise.
+        probs = torch.softmax((logits.double() - largest) / temperature, -1)
+        if top_p < 1:
             ranked, order = probs.sort(descending=True)
-            outside = ranked.cumsum(-1) - ranked >= self.top_p  # the token that crosses top_p is still inside
+            outside = ranked.cumsum(-1) - ranked >= top_p  # the token that crosses top_p is inside
             probs = probs.scatter(1, order, ranked.masked_fill(outside, 0))
         below = probs.cumsum(-1)
-        mark = self.uniforms[:, ids.shape[1] - 1, None] * below[:, -1:]
-        token = (below <= mark).sum(-1, keepdim=True).clamp(max=below.shape[1] - 1)
-        return torch.full_like(logits, -torch.inf).scatter(1, token, 0.0)
+        token = (below <= uniforms[:, None] * below[:, -1:]).sum(-1, keepdim=True)
+        token = token.clamp(max=logits.shape[1] - 1)
+    return token.masked_fill(~largest.isfinite(), -1)
 
 
 # Copied from beam.py
-class StopAt(StoppingCriteria):
-    r"""Stops each row at the end of its step, of the text, or of what it has left; keeps the length it had by then.
+def step_end(tokenizer, separator):
+    """A function of a step's tokens: have they become a whole step? None: they never do.
 
-    A set of token ids would miss a separator in two halves: ".\n" + "\n". generate()'s own stop_strings finds those but
-    is built anew at each call, half a second with 128k tokens. Two look-ups in tables made once do the same.
+    It returns True or False; or -k, if they became one k tokens ago and the last k already begin
+    the next step, such as "Step 2:". A separator that is a function is taken as it is.
     """
+    if separator is None:
+        return lambda tokens: False
+    if callable(separator):
+        return separator
+    # A string may be part of one token, or span several: as many as it has bytes, at most.
+    width = len(separator.encode())
 
-    def __init__(self, ends, left, *, first):
-        self.ends, self.left = ends, left  # three tables [V] of bool; [rows]
-        self.first = first  # the token in front belongs to the step before, and is no half of this one's end
-        self.length = torch.zeros_like(left)  # [rows], 0 = still writing
+    @lru_cache(2**16)
+    def found(*tail):
+        return separator in tokenizer.decode(list(tail), skip_special_tokens=True)
 
-    def __call__(self, ids, scores, **_):
-        # ids: [rows, 1 + tokens so far], the one in front being the last that was there before
-        length, (whole, first_half, second_half) = ids.shape[1] - 1, self.ends
-        stopped = whole[ids[:, -1]] | (length >= self.left)
-        if length > 1 or not self.first:
-            stopped |= first_half[ids[:, -2]] & second_half[ids[:, -1]]
-        self.length = torch.where((self.length == 0) & stopped, length, self.length)
-        return stopped  # generate() itself remembers which rows had stopped before
+    return lambda tokens: found(*tokens[-width:])
 
 
 # Copied from beam.py
-def step_ends(tokenizer, policy):
-    r"""Three tables over the vocabulary, each [V]: tokens that end a step ("\n\n" in them, or end of text); tokens that
-    end in "\n"; tokens that begin with it. With 128k tokens they take half a second to make."""
-    texts = tokenizer.batch_decode([[token] for token in range(min(len(tokenizer), policy.config.vocab_size))], skip_special_tokens=True)
-    texts += [""] * (policy.config.vocab_size - len(texts))  # many models have more rows in their head than tokens
-    table = lambda test: torch.tensor([test(text) for text in texts], device=policy.device)
-    return table(lambda t: "\n\n" in t) | text_ends(policy)[0], table(lambda t: t.endswith("\n")), table(lambda t: t.startswith("\n"))
+def read_text(tokenizer, child, separator):
+    """Set child.text, and child.steps if the separator is a function.
+
+    All of the solution is decoded: a step by itself could lose a space at its beginning.
+    """
+    _, *before, _ = child.path()
+    tokens = [token for node in before for token in node.tokens] + child.tokens
+    known = sum(len(node.text) for node in before)
+    end = len(tokens) - len(child.ahead)
+    child.text = tokenizer.decode(tokens[:end], skip_special_tokens=True)[known:]
+    if not callable(separator):
+        return
+    start = len(tokens) - len(child.tokens) - len(child.parent.ahead)
+    for position in range(start + 1, end + 1):
+        ended = position == end or separator(tokens[start:position])
+        if ended:
+            start = position + min(ended, 0)  # at -k the last k tokens begin the next step
+            text = tokenizer.decode(tokens[:start], skip_special_tokens=True)
+            child.steps.append(text[known:])
+            known = len(text)
 
 
 # Copied from beam.py
-def text_ends(policy):
-    """The tables of step_ends() if only the end of text counts."""
-    none = torch.zeros(policy.config.vocab_size, dtype=torch.bool, device=policy.device)
-    return none.index_fill(0, torch.tensor(policy.generation_config.eos_token_id, device=policy.device), True), none, none
+def lay_out(nodes):
+    """A cache with a row for each of R nodes: the keys and values of its path, padded on the left.
+
+    Returns the cache, T tokens long, and its attention_mask [R, T].
+    """
+    # Each path is put together once, however often its node is named.
+    heads = list(dict.fromkeys(nodes))
+    paths = [[step.kv for step in head.path()] for head in heads]
+    lengths = [sum(kv.shape[3] for kv in path) for path in paths]
+    T = max(lengths)
+    _, layers, kv_heads, _, head_dim = paths[0][0].shape
+    laid = paths[0][0].new_zeros(2, layers, len(heads), kv_heads, T + ROOM, head_dim)
+    for i, path in enumerate(paths):
+        torch.cat(path, dim=3, out=laid[:, :, i, :, T - lengths[i] : T])
+
+    rows = torch.tensor([heads.index(node) for node in nodes], device=laid.device)
+    cache = Cache(layers=[RoomyLayer(keys[rows], values[rows], T) for keys, values in zip(*laid)])
+    lengths = torch.tensor(lengths, device=laid.device)[rows, None]  # [R, 1]
+    attention_mask = torch.arange(T, device=laid.device) >= T - lengths
+    return cache, attention_mask.long()
 
 
 # Copied from beam.py
-def decode(tokenizer, texts: list[list[int]]) -> list[str]:
-    return tokenizer.batch_decode(texts, skip_special_tokens=True)
+def cut_out(cache, row, start, end):
+    """A copy of what a cache has in one row: [2, layers, kv_heads, end - start, head_dim]."""
+    keys = [layer.keys[row, :, start:end] for layer in cache.layers]
+    values = [layer.values[row, :, start:end] for layer in cache.layers]
+    return torch.stack(keys + values).unflatten(0, (2, -1))
 
 
-# --- the run ----------------------------------------------------------------------------------------------------------
+# Copied from beam.py
+class RoomyLayer(DynamicLayer):
+    """A layer with room for more tokens. A DynamicLayer copies all that it holds for each one."""
 
-def main(args) -> int:
-    problems = runner.prepare(args)
-    with inputs.loading("--policy", args.policy) as folder:
-        policy, tokenizer = load_policy(folder, four_bit=args.policy_4bit, device=inputs.device())
-    with inputs.loading("--prm", args.prm, args.allow_pickle) as folder:
-        prm = load_prm(folder, family=args.prm_family, four_bit=args.prm_4bit, device=policy.device, allow_pickle=args.allow_pickle)
+    def __init__(self, keys, values, length):
+        super().__init__()
+        self.keys = keys  # [R, kv_heads, length and room, head_dim]
+        self.values = values
+        self.length = length
+        self.is_initialized = True
 
-    def solve(problems, generators, on_step):
-        solutions, sampled = rebase(
-            policy, tokenizer, prm, problems, generators, n=args.n, balance_temperature=args.balance_temperature,
-            rounding=args.rounding, max_steps=args.max_steps, temperature=args.temperature, top_p=args.top_p,
-            max_new_tokens=args.max_new_tokens, reduce=inputs.REDUCE[args.reduction], on_step=on_step)
-        return [[dict(text=text, scores=node.scores, tokens=len(node.tokens), finished=node.finished, row=node.row)
-                 for node, text in zip(nodes, decode(tokenizer, [node.tokens for node in nodes]))] for nodes in solutions], sampled
+    def get_seq_length(self):
+        return self.length
 
-    return runner.run(args, problems, solve, policy, prm)
+    def update(self, keys, values, *args, **kwargs):
+        """Take in a token, [R, kv_heads, 1, head_dim]. Returns all, [R, kv_heads, T, head_dim]."""
+        if self.length == self.keys.shape[2]:
+            self.keys = pad(self.keys, (0, 0, 0, ROOM))
+            self.values = pad(self.values, (0, 0, 0, ROOM))
+        self.keys[:, :, self.length] = keys[:, :, 0]
+        self.values[:, :, self.length] = values[:, :, 0]
+        self.length += 1
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+
+# Copied from beam.py
+def in_batches(model, work, items):
+    """work(items), a list, for as many items at once as the GPU's memory holds.
+
+    What did not fit is not tried again: model.rows_at_once remembers the number that may.
+    """
+    done = []
+    while len(done) < len(items):
+        at_once = getattr(model, "rows_at_once", len(items))
+        batch = items[len(done) : len(done) + at_once]
+        try:
+            done += work(batch)
+            continue
+        except torch.cuda.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        # Not in the except: there, what the failed batch had made would still be in memory.
+        model.rows_at_once = len(batch) // 2
+    return done
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def main(argv=None):
+    from harness import cli  # flags, models and problems in; results, a table and pictures out
+
+    parser = cli.Parser(
+        rebase,
+        "REBASE: continue each step in proportion to softmax(reward / T_b).",
+    )
+    parser.add("--n", cli.positive_int, "solutions; also steps sampled at each depth, less those")
+    parser.add("--balance-temperature", cli.positive_float, "T_b: low favours the best step")
+    parser.add("--rounding", ["round", "ceil"], "of shares: the paper's, or its authors' code's")
+    parser.add("--max-steps", cli.positive_int, "depth at most; the last step ends the text")
+    parser.add("--temperature", cli.non_negative_float, "of sampling; 0 is greedy")
+    parser.add("--top-p", cli.probability, "sample among the likeliest tokens of this share")
+    parser.add("--max-new-tokens", cli.positive_int, "longest solution, in tokens")
+    return cli.run(parser.parse_args(argv), rebase, load_policy)
 
 
 if __name__ == "__main__":
-    sys.exit(main(args))
+    sys.exit(main())

@@ -22,6 +22,7 @@ from statistics import mean
 
 import torch
 from bench_curves import ROOT, auc, by_problem, difference, step_scores  # which also makes common/ and tiny/ importable
+from bench_search import command_and_commit
 
 from common import grading
 
@@ -119,11 +120,10 @@ def write_report(results, args) -> str:
     together = list(zip(itertools.chain(*full), itertools.chain(*quantized), strict=True))
     both = [(x, y) for a, b in together for c, d in zip(a["completions"], b["completions"], strict=True) for x, y in zip(c["scores"], d["scores"], strict=True)]
     assert all(c["text"] == d["text"] for a, b in together for c, d in zip(a["completions"], b["completions"])), "not the same samples"
-    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     where = torch.cuda.get_device_name() + ", bfloat16" if device.type == "cuda" else "CPU, one thread, float32"
     lines = [
         "# What 4-bit weights cost", "",
-        f"`python {' '.join(['tests/bench_4bit.py', *sys.argv[1:]])}` at commit {commit} ({args.policy}, {args.prm}; {args.limit} problems, "
+        f"{command_and_commit()} ({args.policy}, {args.prm}; {args.limit} problems, "
         f"seeds {', '.join(map(str, args.seeds))}, n = {args.n}; {where}). 4-bit is NF4 with double quantization; embeddings and what "
         "makes the scores stay as they are. +- is one standard error over problems.", "",
         "## The PRM's scores of the same solutions", "", "| | full precision | 4-bit |", "|---|---:|---:|",

@@ -85,7 +85,7 @@ def main():
 
 def command_and_commit() -> str:
     """What made a page of figures, in its own words: `python tests/...` at commit ..."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return f"`python {' '.join([os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])}` at commit {commit}"
 
 

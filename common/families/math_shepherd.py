@@ -1,0 +1,41 @@
+"""peiyi9979/math-shepherd-mistral-7b-prm."""
+
+import re
+
+from common import chat
+from common.families.weights import plus_minus_score, single_token
+
+
+class MathShepherd:
+    """Numbered steps of one line, each with a tag behind it (https://arxiv.org/abs/2312.08935):
+
+        {question} Step 1: {text} ки
+        Step 2: {text} ки
+
+    A step's score is P("+") against P("-") at its "ки". The heading of our policies' steps,
+    "## Step 3: ", becomes "Step 3: ", others get that too, and line breaks become spaces. Published
+    as pickles (--allow-pickle). Its tokenizer needs `pip install sentencepiece protobuf`.
+    """
+
+    def __init__(self, tokenizer, model, folder):
+        single_token(tokenizer, "ки")
+        self.tokenizer = tokenizer
+        self.score = plus_minus_score(tokenizer, model, folder)
+        whole = self.opening("1 + 1 = ? Step 1: Add. ки\nStep 2: It is 2. ки")
+        parts = self.opening("1 + 1 = ?") + self.turn("## Step 1: Add.", 1)
+        if whole != parts + self.turn("It is 2.", 2):
+            raise ValueError(
+                'its tokenizer does not keep "ки" and the line break behind it apart from the steps'
+            )
+
+    def opening(self, problem):
+        return self.tokenizer(problem).input_ids
+
+    def turn(self, step, number):
+        text = re.sub(r"^#*\s*Step \d+:\s*", "", step)
+        text = re.sub(r"\s*\n\s*", " ", text)
+        # Sentencepiece puts a space before whatever a string begins with. Encoded behind a letter,
+        # which is then taken off again, the text gets the tokens that it has inside of a solution.
+        space = " " if number == 1 else "\n"
+        tokens = chat.encode(self.tokenizer, f"a{space}Step {number}: {text} ки")
+        return tokens[len(chat.encode(self.tokenizer, "a")) :]

@@ -1,0 +1,39 @@
+"""Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B and -7B."""
+
+import torch
+
+from common import chat
+from common.families.weights import single_token, tensors
+
+
+class Skywork:
+    r"""Lines, with a value head (https://github.com/SkyworkAI/skywork-o1-prm-inference):
+
+        {bos}{question}\n{step 1}\n{step 2}\n ...
+
+    A step's score is the sigmoid of the value at the "\n" behind it, always a token of its own. To
+    these models every line is a step. The lines of ours are encoded like that too, but only the
+    score of the last is read. Published as pickles (--allow-pickle).
+    """
+
+    def __init__(self, tokenizer, model, folder):
+        self.tokenizer = tokenizer
+        self.newline = single_token(tokenizer, "\n")
+        self.bos = tokenizer.bos_token_id
+        if self.bos is None:
+            self.bos = model.config.bos_token_id
+        names = "v_head.summary.weight", "v_head.summary.bias"
+        self.weight, self.bias = tensors(folder, model.device, *names)  # [1, h], [1]
+
+    def opening(self, problem):
+        return [self.bos, *chat.encode(self.tokenizer, problem + "\n")]
+
+    def turn(self, step, number):
+        tokens = []
+        for line in step.split("\n"):
+            tokens += chat.encode(self.tokenizer, line)
+            tokens.append(self.newline)
+        return tokens
+
+    def score(self, hidden):
+        return torch.sigmoid(hidden @ self.weight[0] + self.bias)
