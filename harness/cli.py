@@ -1,0 +1,159 @@
+"""The command line of a script: its flags, and the run from first check to last line."""
+
+import argparse
+import inspect
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from common.families import FAMILIES
+from common.prm import load_prm
+from harness import models, problems, results, solve, table, trace
+from harness.terminal import RANK, fail, say
+
+
+class Parser(argparse.ArgumentParser):
+    """The flags of a search. A flag's default is that of the search function's argument."""
+
+    def __init__(self, search, description):
+        super().__init__(usage="%(prog)s [flags]", allow_abbrev=False, description=description)
+        self.parameters = inspect.signature(search).parameters
+        self.set_defaults(script=Path(inspect.getsourcefile(search)).name)
+        self.finished = False
+
+    def add(self, flag, kind, help):
+        """Add a flag of the search. kind: one of the number types below, or a list of choices."""
+        default = self.parameters[flag.removeprefix("--").replace("-", "_")].default
+        help += " (default: %(default)s)"
+        if isinstance(kind, list):
+            self.add_argument(flag, choices=kind, default=default, help=help)
+        else:
+            self.add_argument(flag, type=kind, metavar="N", default=default, help=help)
+
+    def parse_args(self, argv=None):
+        if not self.finished:
+            self.finished = True
+            add_run_flags(self)
+        return super().parse_args(argv)
+
+    def error(self, message):
+        fail(f"{message} (--help lists all flags)")
+
+
+def number(convert, accept, wanted):
+    def parse(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value) and accept(value):
+            return value
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
+
+    return parse
+
+
+positive_int = number(int, lambda value: value > 0, "a whole number of at least 1")
+non_negative_int = number(int, lambda value: value >= 0, "a whole number of at least 0")
+positive_float = number(float, lambda value: value > 0, "a number above 0")
+non_negative_float = number(float, lambda value: value >= 0, "a number of at least 0")
+probability = number(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+
+
+def add_run_flags(parser):
+    """The flags that every script has. Those of a reward model only where the search takes one."""
+    add = parser.add_argument
+    system = parser.parameters["system"].default
+    add("--system", metavar="TEXT", default=system, help="system prompt (default: Meta's for MATH)")
+    add("--policy", metavar="MODEL", help="hub id or folder of the model that writes")
+    add("--policy-4bit", action="store_true", help="load the policy in 4-bit NF4")
+    if "prm" in parser.parameters:
+        add("--prm", metavar="MODEL", help="hub id or folder of the reward model")
+        names = ", ".join(FAMILIES)
+        add("--prm-family", choices=FAMILIES, metavar="NAME", help=f"{names} (default: detected)")
+        add("--allow-pickle", action="store_true", help="read a PRM's pickled weights (.bin)")
+        yes_no = argparse.BooleanOptionalAction
+        add("--prm-4bit", action=yes_no, help="PRM in NF4 (default: on a GPU)")
+        add("--reduction", choices=solve.REDUCE, default="last", help="how step scores become one")
+    question = parser.add_mutually_exclusive_group()
+    question.add_argument("--problems", metavar="FILE", help="JSONL of problems, or hub id")
+    question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
+    add("--limit", type=positive_int, metavar="N", help="take the first N problems only")
+    help = "solved side by side (default: 64 / n, on big GPUs more)"
+    add("--batch-problems", type=positive_int, metavar="N", help=help)
+    add("--output", metavar="FILE", help="JSONL of results (default: named in runs/)")
+    add("--overwrite", action="store_true", help="drop what the output file holds")
+    if "prm" in parser.parameters:
+        add("--keep-tree", action="store_true", help="put every step sampled into the results")
+        add("--trace", metavar="FILE", help="draw the searches as HTML; keeps the trees")
+    parser.set_defaults(keep_tree=False, trace=None, reduction=None)
+    add("--seed", type=int, metavar="N", default=0, help="of every random number (default: 0)")
+
+
+def run(args, search, load_policy):
+    """Solve the problems into args.output and print the table, or answer args.problem.
+
+    search: the function of a script. load_policy: the script's. Returns the exit code: 0; 1 if
+    problems failed (the same command tries them again); 130 after Ctrl-C. Processes that accelerate
+    or torchrun started share the problems.
+    """
+    if args.problem is not None and args.output is None:
+        with tempfile.TemporaryDirectory() as folder:  # a question in passing leaves no file behind
+            args.output = os.path.join(folder, "answer.jsonl")
+            return run(args, search, load_policy)
+
+    # 1. What can be checked before any weights load.
+    has_prm = "prm" in inspect.signature(search).parameters
+    models.choose(args, has_prm)
+    asked = problems.load(args)
+    results.name_output(args)
+    results.check_output(args, asked)
+    models.check(args, asked[: args.limit])
+    if args.trace is not None:
+        trace.check(args)
+
+    # 2. The models.
+    with models.loading("--policy", args.policy) as folder:
+        policy, tokenizer = load_policy(
+            folder, four_bit=args.policy_4bit, device=models.device()
+        )
+    prm = None
+    if has_prm:
+        with models.loading("--prm", args.prm, args.allow_pickle) as folder:
+            prm = load_prm(
+                folder,
+                family=args.prm_family,
+                four_bit=args.prm_4bit,
+                device=policy.device,
+                allow_pickle=args.allow_pickle,
+            )
+    models.check_writer(args, policy, tokenizer)
+    models.limit_threads(policy, prm)
+
+    # 3. The run.
+    stopped = False
+    try:
+        solve.work(args, solve.Solver(args, search, policy, tokenizer, prm), asked)
+    except KeyboardInterrupt:
+        stopped = True
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+        fail(f"--output {args.output} {reason}: make room, then give this command again")
+    if RANK > 0:
+        return 130 if stopped else 0
+
+    # 4. What came of it.
+    rows = results.read(args.output)[1] if os.path.exists(args.output) else {}
+    done = [rows[problem["id"]] for problem in asked[: args.limit] if problem["id"] in rows]
+    if args.problem is None:
+        say(table.table(args, done, len(asked), torch.cuda.is_available()))
+    elif done:
+        say(table.vote(done[0], args.reduction))
+    if args.trace is not None:
+        trace.write(args.trace, args.output, done, args.reduction)
+    if stopped:
+        return 130
+    return int(any("error" in row for row in done))

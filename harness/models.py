@@ -1,0 +1,207 @@
+"""Which models, where their files are, and what can be wrong with them."""
+
+import functools
+import math
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from huggingface_hub import errors
+from transformers import AutoConfig, AutoTokenizer, DynamicCache
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers.utils import logging
+
+from common import chat, grading
+from harness.terminal import RANK, fail, note, say
+
+TINY = os.path.relpath(Path(__file__).resolve().parent.parent / "tiny")
+SMALL = 100_000_000  # parameters: below, threads cost more than they bring
+
+
+def choose(args, has_prm):
+    """Fill in the models and problems that args leaves open, and say so in one line."""
+    logging.disable_progress_bar()  # weights load in seconds; downloads have bars of their own
+    gpu = torch.cuda.is_available()
+    if gpu:
+        defaults = {
+            "policy": "meta-llama/Llama-3.2-1B-Instruct",
+            "prm": "RLHFlow/Llama3.1-8B-PRM-Deepseek-Data",
+            "problems": "HuggingFaceH4/MATH-500",
+            "prm_4bit": True,
+        }
+    else:
+        defaults = {
+            "policy": f"{TINY}/policy",
+            "prm": f"{TINY}/prm",
+            "problems": f"{TINY}/problems.jsonl",
+            "prm_4bit": False,
+        }
+    if args.problem is not None:
+        del defaults["problems"]
+    if not has_prm:
+        del defaults["prm"], defaults["prm_4bit"]
+    taken = {key: value for key, value in defaults.items() if getattr(args, key) is None}
+    vars(args).update(taken)
+    flags = []
+    for key, value in taken.items():
+        flag = "--" + key.replace("_", "-")
+        if value is True:
+            flags.append(flag)
+        elif value:
+            flags.append(f"{flag} {value}")
+    if flags and not gpu and not os.path.isdir(TINY):  # its paths must not pass for hub ids
+        fail(
+            f"no CUDA GPU here, and the bundled models are gone from {TINY}: "
+            "give --policy, --prm and --problems"
+        )
+    if flags and RANK == 0:
+        say(f"{'A' if gpu else 'No'} CUDA GPU here: running {' '.join(flags)} (give these to choose)")
+
+
+def device():
+    """The torch.device of this process: its own GPU where there is CUDA, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+    return torch.device("cpu")
+
+
+def limit_threads(policy, prm):
+    """One thread for small models on a CPU, unless OMP_NUM_THREADS says otherwise."""
+    sizes = [model.num_parameters() for model in (policy, prm and prm.model) if model]
+    if policy.device.type == "cpu" and max(sizes) < SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def model_folder(name, flag, pickles=False):
+    """Folder with the whole model: a local one as it is, else the hub's, downloaded if missing.
+
+    Pickled weights (.bin), which can run code, are neither downloaded nor taken unless `pickles` is
+    true and there are no others. fail()s where a file is missing.
+    """
+    for weights in ["*.safetensors", "pytorch_model*.bin"] if pickles else ["*.safetensors"]:
+        if os.path.isdir(name):
+            folder = Path(name)
+        else:
+            patterns = [weights, "*.json", "*.txt", "*.jinja", "*.model"]
+            folder = from_hub(name, flag, "model", patterns)
+        if any(folder.glob(weights)):
+            break
+    for pattern in ("config.json", "tokenizer*", weights):
+        if not any(folder.glob(pattern)):
+            fail(
+                f"{flag} {name} has no {pattern}: name the folder of a whole model, with its "
+                "weights in safetensors (pickles, .bin, can run code: only a PRM's are read, with "
+                "--allow-pickle)"
+            )
+    return str(folder)
+
+
+def from_hub(name, flag, kind, patterns):
+    """Folder with the files of a hub repository that match patterns. fail()s with what to do."""
+    local = f"name a local {'folder' if kind == 'model' else 'JSONL file'}"
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.endswith(".jsonl"):
+        fail(
+            f"{flag} {name} is not here, nor is it a hub id (owner/name): "
+            f"check the spelling or {local}"
+        )
+    advice = {
+        errors.GatedRepoError: f"accept its licence on huggingface.co/{name} and run `hf auth login`",
+        errors.RepositoryNotFoundError: "check the spelling, or run `hf auth login` if it is private",
+    }
+    try:
+        folder = huggingface_hub.snapshot_download(name, repo_type=kind, allow_patterns=patterns)
+        return Path(folder)
+    except Exception as error:  # of any kind: the download failed
+        what = advice.get(type(error), "go online or try again")
+        reason = f"is not here, and the hub did not give it ({type(error).__name__})"
+        fail(f"{flag} {name} {reason}: {what}, or {local}")
+
+
+@contextmanager
+def loading(flag, name, pickles=False):
+    """The model's folder, for a loader. What that raises becomes one line."""
+    folder = model_folder(name, flag, pickles)
+    try:
+        yield folder
+    except Exception as error:  # of any kind: a checkpoint can be wrong in many ways
+        if type(error) is ValueError:
+            fail(f"{flag} {name}: {error}")
+        fail(
+            f"{flag} {name}: cannot be loaded ({type(error).__name__}: {error}): "
+            "name another, or download it again if a file is cut short"
+        )
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def check(args, problems):
+    """fail() at models not of their kind, prompts beyond the context, and answers without any."""
+    with loading("--policy", args.policy) as folder:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        # A chat template is a program: it can fail.
+        prompts = [chat.encode_prompt(tokenizer, one["problem"], args.system) for one in problems]
+    prm = getattr(args, "prm", None)
+    if prm and os.path.samefile(folder, model_folder(prm, "--prm", args.allow_pickle)):
+        fail(f"--policy and --prm are both {prm}: name one model that writes and one that scores")
+    kinds = str(config.architectures or "CausalLM")
+    if not re.search("CausalLM|LMHead", kinds):
+        fail(
+            f"--policy {args.policy} is {kinds}, no plain language model: name one of text alone; "
+            "a reward model goes to --prm"
+        )
+    layers = DynamicCache(config=config).layers
+    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
+        fail(
+            f"--policy {args.policy} has layers without attention, whose state cannot be selected "
+            "by token as a KV cache can: name another"
+        )
+    context = getattr(config, "max_position_embeddings", None) or math.inf
+    for problem, prompt in zip(problems, prompts):
+        if len(prompt) >= context:
+            fail(
+                f"problem {problem['id']!r} is too long: a prompt of {len(prompt)} tokens, of "
+                f"which --policy {args.policy} takes fewer than {context}: shorten or delete it"
+            )
+    check_answers(problems)
+
+
+def check_answers(problems):
+    unread = []
+    for problem in problems:
+        answer = problem["answer"]
+        if answer is None:
+            continue
+        key = grading.canonical_form(answer)
+        if key == ("text", ""):
+            where = f"problem {problem['id']!r}"
+            fail(f"{where} has an answer with nothing in it, {answer!r}: write what is right")
+        if key[0] == "text" and re.search(r"\\|\d", key[1]):  # not mere words
+            unread.append(f"{answer!r} of problem {problem['id']!r}")
+    if unread:
+        more = f", and those of {len(unread) - 1} more" if len(unread) > 1 else ""
+        note(f"read as text, not as mathematics: the answer {unread[0]}{more}")
+
+
+def check_writer(args, policy, tokenizer):
+    """fail() at a reward model in the policy's place. Its files may be those of a writer, yet it
+    answers "+" or "-"."""
+    step = [{"role": "user", "content": "What is 1 + 1? ## Step 1: Add\n$1+1=2$"}]
+    text = chat.render(tokenizer, step, add_generation_prompt=True)
+    prompt = torch.tensor([chat.encode(tokenizer, text)], device=policy.device)
+    with torch.inference_mode():
+        probs = policy(prompt).logits[0, -1].float().softmax(-1)
+    signs = [chat.encode(tokenizer, sign)[-1] for sign in "+-"]
+    if probs[signs].sum() > 0.5:
+        fail(
+            f'--policy {args.policy} answers a step by "+" or "-", as a reward model does: '
+            "swap --policy and --prm"
+        )
