@@ -21,7 +21,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, search, description):
         super().__init__(usage="%(prog)s [flags]", allow_abbrev=False, description=description)
         self.parameters = inspect.signature(search).parameters
-        self.set_defaults(script=Path(inspect.getsourcefile(search)).name)
+        source = inspect.getsourcefile(inspect.unwrap(search))
+        self.set_defaults(script=Path(source).name)
         self.finished = False
 
     def add(self, flag, kind, help):
@@ -65,6 +66,7 @@ probability = number(float, lambda value: 0 < value <= 1, "a number above 0 and 
 
 def add_run_flags(parser):
     """The flags that every script has. Those of a reward model only where the search takes one."""
+    parser.set_defaults(keep_tree=False, trace=None, reduction=None)
     add = parser.add_argument
     system = parser.parameters["system"].default
     add("--system", metavar="TEXT", default=system, help="system prompt (default: Meta's for MATH)")
@@ -89,7 +91,6 @@ def add_run_flags(parser):
     if "prm" in parser.parameters:
         add("--keep-tree", action="store_true", help="put every step sampled into the results")
         add("--trace", metavar="FILE", help="draw the searches as HTML; keeps the trees")
-    parser.set_defaults(keep_tree=False, trace=None, reduction=None)
     add("--seed", type=int, metavar="N", default=0, help="of every random number (default: 0)")
 
 
@@ -117,9 +118,7 @@ def run(args, search, load_policy):
 
     # 2. The models.
     with models.loading("--policy", args.policy) as folder:
-        policy, tokenizer = load_policy(
-            folder, four_bit=args.policy_4bit, device=models.device()
-        )
+        policy, tokenizer = load_policy(folder, four_bit=args.policy_4bit, device=models.device())
     prm = None
     if has_prm:
         with models.loading("--prm", args.prm, args.allow_pickle) as folder:

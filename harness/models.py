@@ -58,7 +58,8 @@ def choose(args, has_prm):
             "give --policy, --prm and --problems"
         )
     if flags and RANK == 0:
-        say(f"{'A' if gpu else 'No'} CUDA GPU here: running {' '.join(flags)} (give these to choose)")
+        found = "A" if gpu else "No"
+        say(f"{found} CUDA GPU here: running {' '.join(flags)} (give these to choose)")
 
 
 def device():
@@ -112,8 +113,8 @@ def from_hub(name, flag, kind, patterns):
             f"check the spelling or {local}"
         )
     advice = {
-        errors.GatedRepoError: f"accept its licence on huggingface.co/{name} and run `hf auth login`",
-        errors.RepositoryNotFoundError: "check the spelling, or run `hf auth login` if it is private",
+        errors.GatedRepoError: f"accept its licence at huggingface.co/{name}, `hf auth login`",
+        errors.RepositoryNotFoundError: "check the spelling, or `hf auth login` if it is private",
     }
     try:
         folder = huggingface_hub.snapshot_download(name, repo_type=kind, allow_patterns=patterns)

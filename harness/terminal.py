@@ -10,7 +10,9 @@ WORLD = int(os.environ.get("WORLD_SIZE", 1))
 def printable(text):
     """text with all control characters but newline and tab spelled out: what a model wrote must not
     steer a terminal."""
-    safe = [c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text]
+    safe = [
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    ]
     return "".join(safe)
 
 

@@ -1,0 +1,323 @@
+"""The run: batches of problems through a search, a row for each, and what it cost."""
+
+import hashlib
+import inspect
+import itertools
+import math
+import os
+import sys
+import time
+import traceback
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from common import grading
+from harness import models, results
+from harness.terminal import RANK, WORLD, note, printable
+
+REDUCE = {"last": lambda scores: scores[-1], "min": min, "prod": math.prod}
+
+
+class Meter:
+    """Counts what really goes through a model: positions (rows x new tokens, pads too) and FLOPs.
+
+    FLOPs = 2 x parameters x positions, plus 4 x layers x heads x head_dim x rows x new x (past +
+    new) for q.k and p.v over all slots, masked ones too. Parameters are all of the model's: the 2N
+    rule of the papers this compares with. Embeddings are in it: tied ones do work as the output
+    head, untied ones (6 % of an 8B model) come on top.
+    """
+
+    def __init__(self, model):
+        config = model.config.get_text_config()
+        head_dim = getattr(config, "head_dim", None)
+        head_dim = head_dim or config.hidden_size // config.num_attention_heads
+        self.attention = 4 * config.num_hidden_layers * config.num_attention_heads * head_dim
+        self.parameters = model.num_parameters()  # knows how 4-bit weights are packed
+        self.positions = 0
+        self.flops = 0
+        model.base_model.register_forward_pre_hook(self.count, with_kwargs=True)
+
+    def count(self, _module, given, kwargs):
+        rows, new = (given[0] if given else kwargs["input_ids"]).shape
+        cache = kwargs.get("past_key_values")
+        past = cache.get_seq_length() if cache is not None else 0
+        self.positions += rows * new
+        self.flops += 2 * self.parameters * rows * new
+        self.flops += self.attention * rows * new * (past + new)
+
+    def take(self):
+        """(positions, flops) since the last take."""
+        taken = self.positions, self.flops
+        self.positions = 0
+        self.flops = 0
+        return taken
+
+
+class Record:
+    """What a search did, step by step. Copied from its Nodes: they hold keys and values."""
+
+    def __init__(self, problems):
+        self.tokens = [0] * problems  # sampled for each problem
+        self.trees = [[] for _ in range(problems)]
+        self.places = [{0: None} for _ in range(problems)]  # number of a node -> where it is
+
+    def add(self, children):
+        for child in children:
+            tree = self.trees[child.problem]
+            places = self.places[child.problem]
+            places[child.number] = len(tree)
+            self.tokens[child.problem] += len(child.tokens)
+            tree.append(
+                {
+                    "parent": places[child.parent.number],
+                    "text": child.text,
+                    "tokens": len(child.tokens),
+                    "scores": [finite(score) for score in child.scores],
+                    "value": finite(child.value),
+                }
+            )
+
+
+def finite(number):
+    """number, or None for NaN and infinities, which JSON does not have."""
+    return float(number) if math.isfinite(number) else None
+
+
+class Solver:
+    """A search with its models and settings: problems in, rows of the result file out."""
+
+    def __init__(self, args, search, policy, tokenizer, prm):
+        self.args = args
+        self.given = [policy, tokenizer, *([prm] if prm else [])]
+        self.search = search
+        self.rule = "weighted" if prm else "majority"  # the search's own
+        self.meters = {"policy": Meter(policy)}
+        if prm:
+            self.meters["prm"] = Meter(prm.model)
+        self.settings = {}
+        for name, parameter in inspect.signature(search).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY and hasattr(args, name):
+                self.settings[name] = getattr(args, name)
+        if prm:
+            self.settings["reduce"] = REDUCE[args.reduction]
+
+    def rows(self, problems, on_step):
+        """The whole rows of problems solved side by side.
+
+        Where that fails, each is tried alone, and what fails then is its "error".
+        """
+        for meter in self.meters.values():
+            meter.take()
+        record = Record(len(problems))
+
+        def watch(depth, children):
+            record.add(children)
+            on_step(depth, len(children))
+
+        start = time.perf_counter()
+        failure = None
+        try:
+            found = self.search(
+                *self.given,
+                [problem["problem"] for problem in problems],
+                [self.generator(problem) for problem in problems],
+                on_step=watch,
+                **self.settings,
+            )
+            rows = [
+                judge(problem, solutions, self.args, tree, places)
+                for problem, solutions, tree, places in zip(
+                    problems, found, record.trees, record.places, strict=True
+                )
+            ]
+        except Exception as error:
+            failure = describe(error)
+        if failure is None:
+            self.add_usage(rows, record.tokens, time.perf_counter() - start)
+            return rows
+        torch.cuda.empty_cache()  # most likely memory ran out: begin again with a clean slate
+        if len(problems) == 1:
+            return [{**problems[0], "error": failure}]
+        return [row for problem in problems for row in self.rows([problem], on_step)]
+
+    def generator(self, problem):
+        """Each problem's own random stream: neither batch nor order, share or limit change it."""
+        stream = hashlib.sha256(f"{self.args.seed}:{problem['id']}".encode()).digest()[:8]
+        return torch.Generator().manual_seed(int.from_bytes(stream, "big"))
+
+    def add_usage(self, rows, sampled, seconds):
+        """Share what the batch cost among its rows in proportion to the tokens sampled for each.
+
+        The shares add up exactly.
+        """
+        cost = {"prm": (0, 0)}
+        for name, meter in self.meters.items():
+            cost[name] = meter.take()
+        total = {
+            "policy_tokens": cost["policy"][0],
+            "prm_tokens": cost["prm"][0],
+            "flops": cost["policy"][1] + cost["prm"][1],
+        }
+        upto = list(itertools.accumulate(sampled, initial=0))
+        for i, row in enumerate(rows):
+            row["usage"] = {"generated_tokens": sampled[i]}
+            for key, value in total.items():
+                before = value * upto[i] // upto[-1]
+                row["usage"][key] = value * upto[i + 1] // upto[-1] - before
+            row["usage"]["seconds"] = round(seconds * sampled[i] / upto[-1], 3)
+
+
+def describe(error):
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    message = " ".join(str(error).split())
+    file = os.path.basename(place.filename)
+    return f"{type(error).__name__}: {message} ({file}:{place.lineno})"
+
+
+def judge(problem, solutions, args, tree, places):
+    """The problem's row but for its usage.
+
+    Only completions that are finished and state an answer have a vote.
+    """
+    completions = []
+    for solution in solutions:
+        completion = {
+            "text": solution.text,
+            "scores": [finite(score) for score in solution.scores],
+            "value": finite(solution.value),
+            "tokens": len(solution.tokens),
+            "finished": solution.finished,
+            "answer": grading.extract_answer(solution.text),
+            "path": solution.path,
+        }
+        if solution.subtree is not None:
+            completion["subtree"] = solution.subtree
+        if args.keep_tree or args.trace:
+            completion["node"] = places[solution.path[-1]]
+        completions.append(completion)
+
+    voters = [one for one in completions if one["finished"] and one["answer"] is not None]
+    predictions = {"majority": grading.majority([one["answer"] for one in voters])}
+    if args.reduction is not None:
+        pairs = [(reduced(one["scores"], args.reduction), one["answer"]) for one in voters]
+        pairs = [(score, answer) for score, answer in pairs if score is not None]
+        best = max(pairs, key=lambda pair: pair[0], default=(None, None))
+        predictions["best"] = best[1]
+        scores = [score for score, _ in pairs]
+        predictions["weighted"] = grading.weighted([answer for _, answer in pairs], scores)
+    correct = {}
+    if problem["answer"] is not None:
+        for rule, answer in predictions.items():
+            right = answer is not None and grading.is_correct(answer, problem["answer"])
+            correct[rule] = right
+    row = {
+        **problem,
+        "finished": sum(one["finished"] for one in completions),
+        "distinct": len({tuple(solution.tokens) for solution in solutions}),
+        "completions": completions,
+        "predictions": predictions,
+        "correct": correct,
+    }
+    if args.keep_tree or args.trace:
+        row["tree"] = tree
+    return row
+
+
+def reduced(scores, reduction):
+    """One score from those of the steps; None without any, or if one is no finite number."""
+    if not scores or None in scores:
+        return None
+    return REDUCE[reduction](scores)
+
+
+def rows_side_by_side():
+    """How many rows to solve problems with: 64, and on a GPU 64 for every 4 GB that the loaded
+    models leave free, at most 256.
+
+    A GPU writes a token for one row or for 256 in about the same time. A search with 64 rows of a
+    1B policy's and an 8B PRM's keys and values takes 3 GB (results/caches.md). Where that is not
+    enough, the searches halve their batches.
+    """
+    if not torch.cuda.is_available():
+        return 64
+    free, _ = torch.cuda.mem_get_info(models.device())
+    return 64 * min(4, max(1, int(free / 4e9)))
+
+
+def batches_to_do(args, problems, solved):
+    """Batches are cut from the file, not from what is left of it. So neither a resume nor the
+    number of processes changes them."""
+    wanted = problems[: args.limit]
+    size = args.batch_problems or max(1, rows_side_by_side() // args.n)
+    batches = []
+    for first in range(0, len(wanted), size):
+        batch = [one for one in wanted[first : first + size] if one["id"] not in solved]
+        if batch:
+            batches.append(batch)
+    return batches
+
+
+def work(args, solver, problems):
+    """Solve what args.output has not yet: this process its share of the batches."""
+    batches = []
+    right = []  # of each problem done: is the answer of the search's own rule right?
+    if RANK == 0:
+        now = results.header(args)
+        begun, rows = results.check_output(args, problems)
+        if begun and begun != now:
+            other = ", ".join(key for key in now if now[key] != begun.get(key))
+            note(f"{args.output} was begun with another {other}")
+        solved = {key: row for key, row in rows.items() if "error" not in row}
+        batches = batches_to_do(args, problems, solved)
+        if not batches:
+            note(f"all was solved in {args.output} before: add --overwrite to solve it again")
+        right = [row["correct"].get(solver.rule, False) for row in solved.values()]
+        file = results.save(args.output, begun or now, rows, problems)
+    if WORLD > 1:
+        # Nothing but this list and a barrier passes through it.
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+        shared = [batches]
+        dist.broadcast_object_list(shared)
+        batches = shared[0]
+    if RANK > 0:
+        file = open(f"{args.output}.part{RANK}", "ab")
+
+    share = batches[RANK::WORLD]
+    bar = tqdm(
+        total=len(right) + sum(map(len, share)),
+        initial=len(right),
+        unit="problem",
+        disable=RANK > 0,
+        miniters=0,
+        delay=1,
+        mininterval=0.2 if sys.stderr.isatty() else 60,
+        dynamic_ncols=True,
+    )
+    tokens = 0
+    start = time.perf_counter()
+
+    def on_step(depth, count):
+        speed = tokens / (time.perf_counter() - start)
+        text = f"step {depth}, {count} rows, {sum(right)} right, {speed:.0f} tokens/s"
+        bar.set_postfix_str(text, refresh=False)
+        bar.update(0)
+
+    with file, bar:
+        for batch in share:
+            more = " ..." if len(batch) > 1 else ""
+            bar.set_description_str(printable(batch[0]["id"]) + more, refresh=False)
+            rows = solver.rows(batch, on_step)
+            results.append(file, *rows)
+            for row in rows:
+                tokens += row.get("usage", {}).get("generated_tokens", 0)
+                right.append(row.get("correct", {}).get(solver.rule, False))
+            bar.update(len(rows))
+        # Still under the lock: a second run that took the file now would take the part files from
+        # under those who write them.
+        if WORLD > 1:
+            dist.barrier()
+        if RANK == 0:
+            results.save(args.output, *results.read(args.output), problems).close()

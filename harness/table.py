@@ -1,0 +1,203 @@
+"""Results for a person: the table of a run, and the vote on one question."""
+
+import glob
+import json
+import math
+import os
+import re
+import resource
+import shlex
+import sys
+
+import torch
+
+from common import grading
+from harness.solve import reduced
+from harness.terminal import WORLD
+
+
+def table(args, done, total, gpu):
+    """Accuracy by rule and level, mean cost, one solved problem, and how to go on, as text.
+
+    done: rows. total: how many problems there are. Failed problems count as wrong.
+    """
+    wanted = min(args.limit or total, total)
+    solved = [row for row in done if "error" not in row]
+    failed = [row for row in done if "error" in row]
+    lines = [f"{len(done)} of {wanted} problems done, {len(failed)} of them failed"]
+    if solved:
+        lines += accuracy_lines(args, done, list(solved[0]["predictions"]))
+        lines += cost_lines(args, solved)
+        lines += ["", *example_lines(solved, args.reduction), ""]
+    lines += [f"failed: {row['id']}: {row['error']}"[:100] for row in failed[:3]]
+    memory = torch.cuda.max_memory_allocated() if gpu else process_memory()
+    lines += [
+        f"peak memory {memory / 2**30:.2f} GiB (of this process)",
+        f"results in {args.output}",
+    ]
+    if len(solved) < total:
+        lines.append(f"to go on: {command(args, wanted, total, len(solved))}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def accuracy_lines(args, done, rules):
+    own = "majority" if args.reduction is None else "weighted"
+    heads = [f"{rule}*" if rule == own else rule for rule in rules]
+    lines = ["accuracy, % [95 % interval] (* the search's own rule)"]
+    lines.append(f"{'level':<10}{'problems':>8}  " + "".join(f"{head:<22}" for head in heads))
+    levels = sorted({str(row["level"]) for row in done} - {"None"})
+    groups = {"all": done}
+    for level in levels if len(levels) < 10 else []:
+        group = [row for row in done if str(row["level"]) == level]
+        if len(group) >= 5:  # of fewer the interval says nothing
+            groups[level] = group
+    for name, group in groups.items():
+        cells = []
+        for rule in rules:
+            right = sum(row.get("correct", {}).get(rule, False) for row in group)
+            low, high = wilson(right, len(group))
+            share = 100 * right / len(group)
+            cells.append(f"{f'{share:5.1f} [{100 * low:.1f}, {100 * high:.1f}]':<22}")
+        lines.append(f"{name[:10]:<10}{len(group):>8}  " + "".join(cells))
+    greedy = greedy_accuracy(args, done)
+    if greedy is not None:
+        lines.append(f"greedy decoding, {greedy[1]}: {100 * greedy[0]:.1f}")
+    return lines
+
+
+def greedy_accuracy(args, done):
+    """(accuracy, file) of a greedy run in runs/ over the same problems; None if there is none."""
+    alike = {"script": "majority.py", "n": 1, "temperature": 0.0}
+    for key in ("policy", "policy_4bit", "problems", "system"):
+        alike[key] = getattr(args, key)
+    if args.n == 1 and args.temperature == 0:
+        return None
+    ids = {row["id"] for row in done}
+    for path in sorted(glob.glob("runs/majority-n1-*.jsonl")):
+        try:
+            with open(path, encoding="utf-8") as file:
+                first, *rows = [json.loads(line) for line in file]
+            same = all(first["run"].get(key) == value for key, value in alike.items())
+            rows = {row["id"]: row["correct"]["majority"] for row in rows if row["id"] in ids}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # half a file, or none of ours
+        if same and len(rows) == len(ids):
+            return sum(rows.values()) / len(ids), path
+    return None
+
+
+def cost_lines(args, solved):
+    completions = [one for row in solved for one in row["completions"]]
+    finished = sum(one["finished"] for one in completions) / len(solved)
+    cut = len(completions) / len(solved) - finished
+    distinct = sum(row["distinct"] for row in solved) / len(solved)
+    mean = {}
+    for key in solved[0]["usage"]:
+        mean[key] = sum(row["usage"][key] for row in solved) / len(solved)
+    lines = [
+        f"a problem: of {args.n} solutions {finished:.1f} finished and {cut:.1f} cut, "
+        f"{distinct:.1f} distinct",
+        f"  {mean['flops'] / 1e9:,.1f} GFLOP, {mean['seconds']:.2f} s; "
+        f"{mean['generated_tokens']:,.0f} tokens sampled,",
+        f"  {mean['policy_tokens']:,.0f} through the policy",
+    ]
+    if args.reduction is not None:
+        lines[-1] += f", {mean['prm_tokens']:,.0f} through the PRM"
+    bad = sum(None in one["scores"] for one in completions)
+    if bad:
+        lines.append(f"{bad} solutions had NaN or infinite scores, and no say in best and weighted")
+    return lines
+
+
+def example_lines(solved, reduction):
+    """One problem that was solved, or the first if none was, as it was solved."""
+    rule = "majority" if reduction is None else "weighted"
+    right = [row for row in solved if row["correct"].get(rule)]
+    row = (right or solved)[0]
+    _, best = winner(row, reduction)
+    lines = [f"for example, {row['id']}: {short(row['problem'], 300)}"]
+    if best is None:
+        return [*lines, "  no answer"]
+    steps = [line for line in best["text"].strip().split("\n") if line.strip()]
+    if len(steps) > 12:
+        steps = [*steps[:8], f"... {len(steps) - 10} lines more", *steps[-2:]]
+    lines += [f"  {short(line, 96)}" for line in steps]
+    verdict = "right" if row["correct"].get(rule) else "wrong"
+    return [*lines, f"  answer {row['predictions'][rule]}, {verdict}"]
+
+
+def short(text, length):
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def process_memory():
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def command(args, wanted, total, solved):
+    """The command that goes on where this one ended."""
+    launcher = "python"
+    if WORLD > 1:
+        local = os.environ.get("LOCAL_WORLD_SIZE", WORLD)
+        launcher = f"torchrun --nproc-per-node {local} --"
+    words = [word for word in sys.argv if word != "--overwrite"]
+    text = f"{launcher} {shlex.join(words)}"
+    if solved == wanted:
+        text = re.sub(r" --limit[ =]\S+", "", text) + f" --limit {min(2 * wanted, total)}"
+    return text
+
+
+def wilson(right, total):
+    """95 % interval (low, high) of the share right / total (Wilson 1927). Unlike right +- 2 sigma
+    it is sound near 0 and 1."""
+    z = 1.959964
+    p = right / total
+    centre = p + z * z / (2 * total)
+    spread = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+# --- one question ---------------------------------------------------------------------------------
+
+
+def winner(row, reduction):
+    """(ballots, best): for each answer's canonical form the [(score, completion)] that vote for it;
+    of those for the answer chosen the completion with the highest score, None if none was."""
+    ballots = {}
+    for one in row["completions"]:
+        if one["finished"] and one["answer"] is not None:
+            key = grading.canonical_form(one["answer"])
+            score = reduced(one["scores"], reduction) or 0
+            ballots.setdefault(key, []).append((score, one))
+    answer = row["predictions"]["majority" if reduction is None else "weighted"]
+    if answer is None:
+        return ballots, None
+    votes = ballots[grading.canonical_form(answer)]
+    return ballots, max(votes, key=lambda vote: vote[0])[1]
+
+
+def vote(row, reduction):
+    """The solution, the answer it gives and the vote behind it, as text."""
+    if "error" in row:
+        return f"Failed: {row['error']}"
+    rule = "majority" if reduction is None else "weighted"
+    ballots, best = winner(row, reduction)
+    if best is None:
+        count = len(row["completions"])
+        return f"No answer: of {count} solutions none is finished, states one and may vote."
+    tally = []
+    for votes in ballots.values():
+        total = sum(score for score, _ in votes)
+        tally.append((total, len(votes), votes[0][1]["answer"]))
+    lines = [best["text"].strip(), "", f"Answer: {row['predictions'][rule]}"]
+    if reduction is not None and (reduced(best["scores"], reduction) or 0) < 0.5:
+        lines.append(
+            "The PRM does not believe it: it scores the best solution behind it under 0.5."
+        )
+    lines += ["", f"  votes    scores  answer ({rule} wins)"]
+    for total, count, answer in sorted(tally, key=lambda entry: entry[:2], reverse=True):
+        lines.append(f"{count:7} {total:9.3f}  {answer}")
+    return "\n".join(lines)

@@ -1,0 +1,131 @@
+"""A search one can look at: the tree of its steps as a page of HTML.
+
+It is drawn from the rows of a result file that has trees (--keep-tree, or --trace), also later:
+
+    python -m harness.trace runs/mine.jsonl --output tree.html
+
+The page, trace.html with the trees put in, needs no server and no network.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from common import grading
+from harness import results
+from harness.table import winner
+from harness.terminal import fail, note, say
+
+TEMPLATE = Path(__file__).with_name("trace.html")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m harness.trace", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("results", metavar="FILE.jsonl", help="a result file with trees")
+    parser.add_argument("--output", metavar="FILE.html", help="default: the same name with .html")
+    args = parser.parse_args(argv)
+    if not os.path.isfile(args.results):
+        fail(f"{args.results} is no file: name a result file")
+    page = args.output or str(Path(args.results).with_suffix(".html"))
+    if not page.endswith(".html"):
+        fail(f"--output {page} would be a page of HTML: give it a name that ends in .html")
+    header, rows = results.read(args.results)
+    write(page, args.results, list(rows.values()), header.get("reduction"))
+    return 0
+
+
+def check(args):
+    """fail() where --trace cannot be had."""
+    if not args.trace.endswith(".html"):
+        fail(f"--trace {args.trace} would be a page of HTML: give it a name that ends in .html")
+    try:
+        open(args.trace, "a").close()
+    except OSError as error:
+        fail(f"--trace {args.trace} cannot be written ({error.strerror}): name another file")
+
+
+def write(page, source, rows, reduction):
+    """Draw the rows that have a tree, and say where."""
+    searches = [search(row, reduction) for row in rows if "tree" in row]
+    without = len(rows) - len(searches)
+    if without:
+        note(
+            f"{without} of {len(rows)} problems have no tree: they were solved without --keep-tree"
+        )
+    if not searches:
+        fail(f"no tree in {source}: solve with --keep-tree (and --overwrite to solve again)")
+    data = {"command": source, "searches": searches, "start": most_telling(searches)}
+    text = json.dumps(data).replace("<", "\\u003c")  # or a step could end the script
+    template = TEMPLATE.read_text(encoding="utf-8")
+    try:
+        Path(page).write_text(template.replace("/*DATA*/null", text), encoding="utf-8")
+    except OSError as error:
+        fail(f"{page} cannot be written ({error.strerror}): name another file")
+    say(f"trees in {page}: open it in a browser")
+
+
+def search(row, reduction):
+    """What the page shows of a row."""
+    nodes, ends = chains(row["tree"])
+    _, best = winner(row, reduction)
+    for completion in row["completions"]:
+        answer = completion["answer"]
+        right = None
+        if row["answer"] is not None and answer is not None:
+            right = grading.is_correct(answer, row["answer"])
+        nodes[ends[completion["node"]]] |= {
+            "finished": completion["finished"],
+            "answer": answer,
+            "right": right,
+            "won": completion is best,
+        }
+    return {
+        "id": row["id"],
+        "problem": row["problem"],
+        "answer": row["answer"],
+        "prediction": row["predictions"]["weighted"],
+        "right": row["correct"].get("weighted"),
+        "nodes": nodes,
+    }
+
+
+def chains(tree):
+    """(nodes, ends): a node of several steps, such as a whole solution, as a chain of nodes.
+
+    ends: where each node of the tree ends among them.
+    """
+    nodes = []
+    ends = []
+    for node in tree:
+        parent = None if node["parent"] is None else ends[node["parent"]]
+        steps = [step.strip() for step in node["text"].split("\n\n") if step.strip()]
+        if len(steps) < 2 or len(steps) != len(node["scores"]):
+            steps = [node["text"].strip()]
+            scores = node["scores"][-1:] or [None]
+        else:
+            scores = node["scores"]
+        for text, score in zip(steps, scores):
+            score = None if score is None else round(score, 4)
+            nodes.append({"parent": parent, "text": text, "score": score})
+            parent = len(nodes) - 1
+        ends.append(parent)
+    return nodes, ends
+
+
+def most_telling(searches):
+    """Where the page opens: a right answer won, and wrong ones or low scores were turned down."""
+
+    def tells(one):
+        scores = [node["score"] for node in one["nodes"] if node["score"] is not None]
+        wrong = sum(node.get("right") is False for node in one["nodes"])
+        low = sum(score < 0.5 for score in scores)
+        return bool(one["right"]), bool(wrong), min(low, len(scores) - low)
+
+    return max(range(len(searches)), key=lambda i: tells(searches[i]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
