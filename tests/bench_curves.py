@@ -4,9 +4,9 @@
     python tests/bench_curves.py          # about an hour on 2 CPU cores; give the command again and it goes on
 
 Runs the scripts themselves (n = 4, 16, 64; seeds 0, 1, 2; the first 200 problems), each into a file of its own in
-runs/curves, and writes results/curves.md, results/curves.png and for each script results/curves-SCRIPT.png. Majority voting and best-of-N run at the largest n
-only: what they would give at a smaller n is the mean over random subsets of their samples. Both draw the same samples
-from the same seed (which is checked on the first), so majority.py runs for one seed, to learn its cost.
+runs/curves, and writes results/curves.md, results/curves.png and for each script results/curves-SCRIPT.png. For majority voting and
+best-of-N the accuracy at a smaller n is the mean over random subsets of the samples at the largest; they run at every n, for one
+seed, to measure what it costs. Both draw the same samples from the same seed (which is checked on the first).
 
 Error bars and +- are one standard error over problems (of a problem's mean over seeds), which is what another set of
 200 problems would change; differences between strategies on these same problems are surer than the bars suggest.
@@ -47,7 +47,8 @@ def main():
     top = max(args.n)
     jobs = [("best_of_n", top, seed) for seed in args.seeds]
     jobs += [(script, n, seed) for n in sorted(args.n) for script in ("dvts", "beam", "rebase") for seed in args.seeds]
-    jobs += [("majority", top, args.seeds[0]), ("greedy", 1, 0)]
+    jobs += [(script, n, args.seeds[0]) for n in sorted(args.n) for script in ("majority", "best_of_n") if (script, n) != ("best_of_n", top)]
+    jobs += [("greedy", 1, 0)]
     if not args.report_only:
         # The comparison that matters most first, then seed by seed, so that a run that is broken off can be reported on.
         jobs.sort(key=lambda job: (job[0] not in ("best_of_n", "dvts") or min(args.n) < job[1] < top, job[2], job[0] in TREES))
@@ -132,14 +133,13 @@ def coverage(row, k) -> float:
 
 def step_scores(rows_of_seeds) -> tuple[list[float], list[float]]:
     """PRM scores of right and of wrong steps in solutions that the policy sampled."""
-    from common.prm import split_steps
     from tiny.train import test_problems
 
     problems, right, wrong = {problem.text: problem for problem in test_problems(0)}, [], []
     for rows in rows_of_seeds:
         for row in rows:
             for completion in row["completions"]:
-                steps = split_steps(completion["text"])
+                steps = [step.strip() for step in completion["text"].split("\n\n") if step.strip()]
                 for label, score in zip(task.label_steps(problems[row["problem"]], steps), completion["scores"], strict=True):
                     (right if label else wrong).append(score)
     return right, wrong
@@ -157,10 +157,10 @@ def auc(right, wrong) -> float:
     return (rank_sum - len(right) * (len(right) + 1) / 2) / (len(right) * len(wrong))
 
 
-def cost(rows_of_seeds, share=1.0) -> dict[str, float]:
+def cost(rows_of_seeds) -> dict[str, float]:
     rows = [row for rows in rows_of_seeds for row in rows]
-    spent = {key: share * mean(row["usage"][key] for row in rows) for key in rows[0]["usage"]}
-    return spent | {"solutions": share * mean(row["finished"] for row in rows)}
+    spent = {key: mean(row["usage"][key] for row in rows) for key in rows[0]["usage"]}
+    return spent | {key: mean(row[key] for row in rows) for key in ("finished", "distinct")}
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -177,11 +177,12 @@ def report(results, args):
     votes = seeds_of("majority", top)
     for row, twin in zip(votes[0], sampled[0]):
         assert [c["text"] for c in row["completions"]] == [c["text"] for c in twin["completions"]], "not the same samples"
-    for name, rule, paid in [("majority", "majority", votes), ("best-of-N, best", "best", sampled), ("best-of-N, weighted", "weighted", sampled)]:
+    for name, rule, script in [("majority", "majority", "majority"), ("best-of-N, best", "best", "best_of_n"), ("best-of-N, weighted", "weighted", "best_of_n")]:
         for n in powers:
-            spent = cost(paid, n / top)
+            paid = seeds_of(script, n)[:1]  # measured, for one seed; at an n that did not run there is no cost
+            spent = cost(paid) if paid else None
             accuracy = by_problem(sampled, lambda row: subset_accuracy(row, n, rule))
-            curves[name].append((n, spent["flops"], *accuracy, spent, len(sampled)))
+            curves[name].append((n, spent["flops"] if paid else math.nan, *accuracy, spent, 1))
             levels[name][n] = [by_problem(at_level(sampled, level), lambda row: subset_accuracy(row, n, rule))[0] for level in LEVELS]
     for script in TREES:
         for n in sorted(args.n):
@@ -221,14 +222,14 @@ def report(results, args):
         at = {n: f"{100 * a:.1f} ± {100 * e:.1f}" for n, _, a, e, *_ in points}
         lines.append(f"| {name} | " + " | ".join(at.get(n, "") for n in powers) + " |")
     lines.append("| coverage (pass@n) | " + " | ".join(f"{100 * by_problem(sampled, lambda row: coverage(row, n))[0]:.1f}" for n in powers) + " |")
-    lines += ["", f"A problem's cost, solved by itself (--batch-problems 1); that of majority and best-of-N at n < {top} is in proportion.", "",
-              "| | n | seeds | GFLOP | tokens sampled | through the policy | through the PRM | solutions |",
-              "|---|---:|---:|---:|---:|---:|---:|---:|"]
+    lines += ["", "A problem's cost, solved by itself (--batch-problems 1), and what comes back: solutions finished, and how many of all that came back differ.", "",
+              "| | n | seeds | GFLOP | tokens sampled | through the policy | through the PRM | finished | distinct |",
+              "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
     for name, points in curves.items():
         if not name.endswith(", best"):
             for n, flops, _, _, c, seeds in points:
                 if n in args.n:
-                    lines.append(f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['solutions']:.1f} |")
+                    lines.append(f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['finished']:.1f} | {c['distinct']:.1f} |")
 
     middle = sorted(args.n)[len(args.n) // 2]
     vote = lambda rule, n: (sampled, lambda row: subset_accuracy(row, n, rule))
