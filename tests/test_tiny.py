@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 from conftest import ROOT
 
+import beam
 from common import chat, grading
 from tiny import task
 from tiny.tokenizer import build_tokenizer
@@ -87,9 +88,12 @@ def test_the_prm_tells_right_steps_from_wrong_ones(pair):
     for _ in range(40):
         problem = task.make_problem(rng)
         solutions = [task.write_solution(rng, problem), corrupt(rng, problem)]
-        pair[2].start([problem.text])
-        for steps, scores in zip(solutions, pair[2].score([0, 0], ["\n\n".join(steps) for steps in solutions])):
-            for label, score in zip(task.label_steps(problem, steps), scores, strict=True):
+        root = beam.Node(None, 0, 1, text=problem.text)
+        children = [beam.Node(root, 0, 0, text="\n\n".join(steps)) for steps in solutions]
+        pair[2].read_problems([root])
+        pair[2].score(children, "\n\n")
+        for steps, child in zip(solutions, children):
+            for label, score in zip(task.label_steps(problem, steps), child.scores, strict=True):
                 (right if label else wrong).append(score)
     auc = sum((r > w) + (r == w) / 2 for r in right for w in wrong) / (len(right) * len(wrong))
     assert auc > 0.95

@@ -30,7 +30,7 @@ from tqdm import trange
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from common import chat
-from common.prm import dialogue_pieces
+from common.families.rlhflow import fixed_text
 from tiny import task
 from tiny.tokenizer import build_tokenizer
 
@@ -299,7 +299,7 @@ class Dialogue:
 class DialogueWriter:
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
-        self.opening, self.reply, self.next_turn = dialogue_pieces(tokenizer)
+        self.opening, self.reply, self.next_turn = fixed_text(tokenizer)
         self.reply_length = len(chat.encode(tokenizer, self.reply))
         (self.plus,), (self.minus,) = chat.encode(tokenizer, "+"), chat.encode(tokenizer, "-")
 
