@@ -1,309 +1,395 @@
-"""The cached, batched decoding of beam.py (and of its copies) against plain decoding without any cache."""
+"""Decoding with the tree's keys and values (beam.py and its copies) against reading anew."""
 
-import weakref
-
+import naive
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.nn.functional import pad
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicLayer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DynamicLayer,
+    PreTrainedTokenizerFast,
+)
 
 import beam
-from common.chat import encode_prompt
+from common.chat import MATH_PROMPT
 
 PROBLEM = "Start with 12. Add 5, multiply by 2, subtract 9. What is the result?"
+PROBLEMS = [PROBLEM, "Evaluate $8+5$."]  # of different length
+HOT = {"separator": "\n\n", "temperature": 1.3, "top_p": 1.0}
+
+
+def roots_of(policy, tokenizer, problems=PROBLEMS, most=200):
+    with torch.inference_mode():
+        return beam.prefill(policy, tokenizer, problems, MATH_PROMPT, most)
 
 
 @torch.inference_mode()
-def plain_step(policy, tokenizer, prefix, uniforms, left, temperature, *, to_the_end=False):
-    """One row, nothing reused: the whole text goes through the model for each token. The stop test reads the text."""
-    new = []
-    while len(new) < left:
-        logits = policy(torch.tensor([prefix + new])).logits[0, -1]
-        if temperature == 0:
-            new.append(int(logits.argmax()))
-        else:
-            cumulative = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
-            new.append(int((cumulative <= float(uniforms[len(new)])).sum()))
-        if new[-1] in policy.generation_config.eos_token_id or "\n\n" in tokenizer.decode(new) and not to_the_end:
-            break
-    return new
+def write(policy, tokenizer, parents, uniforms, to_the_end=False, **sampling):
+    sampling = {**HOT, **sampling}
+    return beam.sample_steps(policy, tokenizer, parents, uniforms, to_the_end, **sampling)
 
 
-PROMPTS = [PROBLEM, "Evaluate $8+5$."]  # of different length
-
-
-def cached_tokens(texts, i):
-    """How many tokens of text i the cache holds."""
-    return int((texts.slots[i] >= 0).sum())
+def tokens_of(nodes):
+    return [node.tokens for node in nodes]
 
 
 def test_cached_equals_uncached_over_ragged_steps_and_selections(pair):
-    """Two prompts, five steps with rows dropped, doubled and reordered in between: the same tokens, to the last one."""
+    """Two prompts, five steps, with rows dropped, doubled and reordered in between: the same
+    tokens, to the last one, and a node holds the keys and values of as many tokens as it has."""
     policy, tokenizer, _ = pair
-    prompts, generator = [encode_prompt(tokenizer, problem) for problem in PROMPTS], torch.Generator().manual_seed(3)
-    texts, plain, ragged, long = beam.prefill(policy, prompts), prompts, 0, 0
-    ends = beam.step_ends(tokenizer, policy)
+    generator = torch.Generator().manual_seed(3)
+    nodes = roots_of(policy, tokenizer)
+    ragged = 0
     for index in [[0, 1, 0, 1, 0, 0], [5, 0, 0, 3], [1, 3, 1, 2, 0], [4, 4, 2], [2, 0, 1, 1]]:
-        plain, uniforms = [plain[i] for i in index], torch.rand(len(index), 40, generator=generator)
-        steps, texts = beam.sample_steps(policy, texts, index, uniforms, [40] * len(index), ends, temperature=1.3, top_p=1.0)
-        for i, step in enumerate(steps):
-            assert step == plain_step(policy, tokenizer, plain[i], uniforms[i], 40, 1.3)
-        plain = [text + step for text, step in zip(plain, steps)]
-        ragged += len(set(map(len, steps))) > 1
-        long += max(map(len, steps)) > beam.CHUNK > min(map(len, steps))
-        # The invariant: the cache holds all of a text but its last token, and nothing else that can be attended to.
-        assert [cached_tokens(texts, i) for i in range(len(index))] == [len(text) - 1 for text in plain]
-        assert texts.last[:, 0].tolist() == [text[-1] for text in plain]
-    assert ragged >= 3 and long >= 1, "the steps must differ in length, and some outlive others by a chunk, or this shows nothing"
+        parents = [nodes[i] for i in index if not nodes[i].ended]
+        uniforms = torch.rand(len(parents), 200, generator=generator)
+        nodes = write(policy, tokenizer, parents, uniforms)
+        plain = naive.sample_steps(policy, tokenizer, parents, uniforms, False, **HOT)
+        assert tokens_of(nodes) == tokens_of(plain)
+        assert [node.text for node in nodes] == [node.text for node in plain]
+        ragged += len(set(map(len, tokens_of(nodes)))) > 1
+        for node in nodes:
+            assert node.left == node.parent.left - len(node.tokens)
+            if node.ended:
+                assert node.kv is None
+            else:
+                assert node.kv.shape[3] == len(node.tokens)
+        nodes = nodes * 3  # enough to choose from
+    assert ragged >= 3, "the steps must differ in length, or this shows nothing"
 
 
-SIZES = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=96)
-POLICIES = {  # of each model type what its config needs to be small; windows are shorter than the prompts
-    "qwen2": {}, "qwen3": {}, "smollm3": {}, "phi3": {}, "olmo2": {}, "granite": {}, "glm4": {}, "exaone4": {}, "gemma": {},
-    "mistral": dict(sliding_window=24), "olmo3": dict(sliding_window=24), "mixtral": dict(num_local_experts=4),
-    "gemma2": dict(sliding_window=24, query_pre_attn_scalar=16), "gemma3_text": dict(
-        sliding_window=24, query_pre_attn_scalar=16, layer_types=["sliding_attention", "full_attention"]),
-    "qwen3_moe": dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32),
-    "gpt_oss": dict(sliding_window=24, num_local_experts=4, num_experts_per_tok=2), "gpt2": {}, "bloom": {},
+SIZES = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 96,
 }
+WINDOW = {"sliding_window": 24}  # shorter than the prompts
+POLICIES = {  # of each model type what its config needs to be small
+    "qwen2": {},
+    "qwen3": {},
+    "smollm3": {},
+    "phi3": {},
+    "olmo2": {},
+    "granite": {},
+    "glm4": {},
+    "exaone4": {},
+    "gemma": {},
+    "mistral": WINDOW,
+    "olmo3": WINDOW,
+    "mixtral": {"num_local_experts": 4},
+    "gemma2": {**WINDOW, "query_pre_attn_scalar": 16},
+    "gemma3_text": {
+        **WINDOW,
+        "query_pre_attn_scalar": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "gpt_oss": {**WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt2": {},
+    "bloom": {},  # its config has no max_position_embeddings: no limit
+}
+
+
+def random_policy(kind, tokenizer, folder):
+    """A policy of random weights, saved and loaded as any other."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, **POLICIES[kind], "vocab_size": len(tokenizer)}
+    if kind != "bloom":
+        sizes["max_position_embeddings"] = 128
+    tokens = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **tokens))
+    for weights in model.parameters():
+        if weights.ndim > 1:
+            # As made, the next token hardly depends on those before.
+            torch.nn.init.normal_(weights, std=0.15)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    policy, _ = beam.load_policy(str(folder))
+    return policy
 
 
 @pytest.mark.parametrize("kind", POLICIES)
 @torch.inference_mode()
-def test_policies_of_many_kinds(pair, kind, tmp_path):
-    """Sliding windows, experts, soft caps, positions that are rotated, learned or a bias. Rows leave, are doubled, dropped and reordered,
-    up to the end of the context; each token is one that its number draws (within 1e-4: rounding) where nothing was cached."""
-    tokenizer, generator = pair[1], torch.Generator().manual_seed(3)
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **SIZES, **POLICIES[kind], vocab_size=len(tokenizer), max_position_embeddings=128,
-                                  bos_token_id=None, eos_token_id=1, pad_token_id=0)
-    model = AutoModelForCausalLM.from_config(config)
-    for weights in model.parameters():
-        if weights.ndim > 1:
-            torch.nn.init.normal_(weights, std=0.15)  # as made, the next token hardly depends on those before
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    policy, _ = beam.load_policy(str(tmp_path), four_bit=False, device=torch.device("cpu"))
-    ends, plain = beam.step_ends(tokenizer, policy), [torch.randint(5, len(tokenizer), (length,), generator=generator).tolist() for length in (60, 37)]
-    texts = beam.prefill(policy, plain)
-    while going_on := [i for i, text in enumerate(plain) if len(text) < 128]:
-        index = [going_on[i] for i in torch.randint(len(going_on), (5,), generator=generator)]
-        plain = [plain[i] for i in index]
-        left, uniforms = [128 - len(text) for text in plain], torch.rand(5, 128, generator=generator)
-        steps, texts = beam.sample_steps(policy, texts, index, uniforms, left, ends, temperature=1.0, top_p=1.0)
-        for text, step, numbers, most in zip(plain, steps, uniforms, left):
-            upto = torch.softmax(policy(torch.tensor([text + step])).logits[0, len(text) - 1:-1].double(), -1).cumsum(-1)
-            token, numbers = torch.tensor(step)[:, None], numbers[:len(step), None]
-            assert len(step) <= most and (upto.gather(1, token) > numbers - 1e-4).all()
-            assert (pad(upto, (1, 0)).gather(1, token) <= numbers + 1e-4).all()
-        plain = [text + step for text, step in zip(plain, steps)]
+def test_policies_of_many_kinds(pair, kind, tmp_path, monkeypatch):
+    """Sliding windows, experts, soft caps, positions that are rotated, learned or a bias. Rows
+    leave, are doubled, dropped and reordered, up to the end of the context. Each token is one that its
+    number draws (within 1e-4: rounding) where nothing was cached."""
+    tokenizer = pair[1]
+    policy = random_policy(kind, tokenizer, tmp_path)
+    assert hasattr(policy.config, "max_position_embeddings") == (kind != "bloom")
+    generator = torch.Generator().manual_seed(3)
+    prompts = [torch.randint(5, len(tokenizer), (n,), generator=generator) for n in (60, 37)]
+    prompts = iter([prompt.tolist() for prompt in prompts])
+    monkeypatch.setattr(beam, "encode_prompt", lambda *_, **__: next(prompts))
+    most = 128 if kind != "bloom" else 60
+    nodes = beam.prefill(policy, tokenizer, ["?", "?"], "", most)
+    if kind != "bloom":
+        assert [root.left for root in nodes] == [128 - 60, 128 - 37]
+    while nodes:
+        parents = [nodes[i] for i in torch.randint(len(nodes), (5,), generator=generator)]
+        uniforms = torch.rand(5, 128, generator=generator)
+        children = write(policy, tokenizer, parents, uniforms, temperature=1.0)
+        for child, numbers in zip(children, uniforms):
+            text = [token for node in child.path() for token in node.tokens]
+            first = len(text) - len(child.tokens)
+            logits = policy(torch.tensor([text])).logits[0, first - 1 : -1]
+            upto = torch.softmax(logits.double(), -1).cumsum(-1)
+            token = torch.tensor(child.tokens)[:, None]
+            number = numbers[: len(token), None]
+            assert (upto.gather(1, token) > number - 1e-4).all()
+            assert (pad(upto, (1, 0)).gather(1, token) <= number + 1e-4).all()
+        nodes = [child for child in children if not child.ended]
 
 
 def test_greedy_cached_equals_uncached_after_selection(pair):
     policy, tokenizer, _ = pair
-    prompt, generator = encode_prompt(tokenizer, PROBLEM), torch.Generator().manual_seed(5)
-    texts, ends, none = beam.prefill(policy, [prompt]), beam.step_ends(tokenizer, policy), torch.zeros(3, 60)
-    uniforms = torch.rand(4, 60, generator=generator)
-    first, texts = beam.sample_steps(policy, texts, [0] * 4, uniforms, [60] * 4, ends, temperature=1.5, top_p=1.0)
-    second, _ = beam.sample_steps(policy, texts, [3, 1, 1], none, [60] * 3, beam.text_ends(policy), temperature=0.0, top_p=1.0)
-    for i, step in zip([3, 1, 1], second):
-        assert step == plain_step(policy, tokenizer, prompt + first[i], None, 60, 0.0, to_the_end=True)
+    roots = roots_of(policy, tokenizer, [PROBLEM])
+    uniforms = torch.rand(4, 200, generator=torch.Generator().manual_seed(5))
+    first = write(policy, tokenizer, roots * 4, uniforms, temperature=1.5)
+    parents = [first[3], first[1], first[1]]
+    given = policy, tokenizer, parents, torch.zeros(3, 200), True
+    greedy = {"separator": "\n\n", "temperature": 0.0, "top_p": 1.0}
+    second = write(*given, **greedy)
+    assert tokens_of(second) == tokens_of(naive.sample_steps(*given, **greedy))
 
 
 def test_a_row_does_not_depend_on_the_rest_of_the_batch(pair):
     policy, tokenizer, _ = pair
-    prompt, ends = encode_prompt(tokenizer, PROBLEM), beam.step_ends(tokenizer, policy)
-    uniforms = torch.rand(7, 40, generator=torch.Generator().manual_seed(1))
-    run = lambda u: beam.sample_steps(
-        policy, beam.prefill(policy, [prompt]), [0] * len(u), u, [40] * len(u), ends, temperature=1.3, top_p=0.9
-    )[0]
+    uniforms = torch.rand(7, 200, generator=torch.Generator().manual_seed(1))
+
+    def run(numbers):
+        roots = roots_of(policy, tokenizer, [PROBLEM])
+        return tokens_of(write(policy, tokenizer, roots * len(numbers), numbers, top_p=0.9))
+
     together = run(uniforms)
-    assert [run(uniforms[i:i + 1])[0] for i in range(7)] == together and run(uniforms[2:5]) == together[2:5]
-    args = policy, beam.prefill(policy, [prompt]), [0] * 7, uniforms, [40] * 7, ends
-    assert beam.sample_steps(*args, temperature=1.3, top_p=0.9, keep=False) == (together, None)
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 1000])
-def test_a_row_does_not_depend_on_when_others_leave(pair, monkeypatch, chunk):
-    """Whatever CHUNK is, two steps in a row are the same, and so is what the cache holds of them."""
-    policy, tokenizer, _ = pair
-    prompts, ends = [encode_prompt(tokenizer, problem) for problem in PROMPTS], beam.step_ends(tokenizer, policy)
-    uniforms = torch.rand(2, 6, 40, generator=torch.Generator().manual_seed(2))
-
-    def run():
-        texts, found = beam.prefill(policy, prompts), []
-        for index, numbers in zip([[0, 1, 0, 1, 1, 0], [5, 4, 0, 0, 1, 2]], uniforms):
-            steps, texts = beam.sample_steps(policy, texts, index, numbers, [40] * 6, ends, temperature=1.3, top_p=1.0)
-            found.append((steps, [cached_tokens(texts, i) for i in range(6)]))
-        return found
-
-    expected = run()
-    monkeypatch.setattr(beam, "CHUNK", chunk)
-    assert run() == expected
+    assert [run(uniforms[i : i + 1])[0] for i in range(7)] == together
+    assert run(uniforms[2:5]) == together[2:5]
 
 
 def test_out_of_memory_halves_the_batch_and_changes_nothing(pair):
-    """A GPU that holds two rows and no more: the same steps, and the size that worked is remembered."""
+    """A GPU that holds two rows and no more: the same steps, and the size that worked is
+    remembered."""
     policy, tokenizer, _ = pair
-    prompts, ends = [encode_prompt(tokenizer, problem) for problem in PROMPTS], beam.step_ends(tokenizer, policy)
-    uniforms = torch.rand(2, 7, 40, generator=torch.Generator().manual_seed(4))
-    tried, most = [], 2
+    uniforms = torch.rand(2, 7, 200, generator=torch.Generator().manual_seed(4))
+    tried = []
+    most = 2
 
     def memory(module, inputs, kwargs):
-        if not inputs:  # a decoding step, not the reading of the prompts
+        if "input_ids" in kwargs:  # a decoding step, not the reading of the prompts
             tried.append(len(kwargs["input_ids"]))
             if tried[-1] > most:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     def run():
-        texts, found = beam.prefill(policy, prompts), []
+        nodes = roots_of(policy, tokenizer)
         for index, numbers in zip([[0, 1, 0, 1, 1, 0, 0], [6, 4, 0, 0, 1, 2, 1]], uniforms):
             tried.clear()
-            steps, texts = beam.sample_steps(policy, texts, index, numbers, [40] * 7, ends, temperature=1.3, top_p=1.0)
-            found.append((steps, [cached_tokens(texts, i) for i in range(7)]))
-        return found
+            nodes = write(policy, tokenizer, [nodes[i] for i in index], numbers)
+        return tokens_of(nodes)
 
     expected = run()
     hook = policy.model.register_forward_pre_hook(memory, with_kwargs=True)
     try:
         assert run() == expected
-        assert max(tried) == 1  # 7, then 3, then 1, and no more attempts at more in the second step
+        assert policy.rows_at_once == 1  # 7, then 3, then 1
+        assert max(tried) == 1  # no more attempts at more in the second step
         most = 0
         with pytest.raises(torch.cuda.OutOfMemoryError):
             run()
     finally:
         hook.remove()
+        del policy.rows_at_once
 
 
-def test_slots_are_numbered_row_by_row():
-    real = torch.tensor([[True, False, True], [False, False, False], [False, True, True]])
-    assert beam.number_slots(real).tolist() == [[0, -1, 1], [-1, -1, -1], [-1, 2, 3]]
-    assert beam.number_slots(real, first=7).tolist() == [[7, -1, 8], [-1, -1, -1], [-1, 9, 10]]
-
-
-def test_squeeze_closes_holes_and_keeps_the_order():
-    slots = torch.tensor([[5, -1, 3, -1, 9], [-1, 0, 7, 1, -1], [-1, -1, -1, 4, -1]])
-    assert beam.squeeze(slots).tolist() == [[5, 3, 9], [0, 7, 1], [-1, -1, 4]]
-
-
-def test_texts_are_laid_out_from_a_pool_or_from_a_batch():
-    """A pool of 4 slots, 2 heads and head_dim 3; or a batch of 2 rows and 2 slots, which hold the same."""
-    pool, places = torch.randn(4, 2, 3), torch.tensor([[1, 3, 0], [2, 0, 1], [0, 1, 2]])
-    for kv in (pool, pool.view(2, 2, 2, 3)):
-        keys, values = beam.lay_out((kv, kv + 1), places)
-        assert keys.shape == (3, 3, 2, 3) and torch.equal(keys, pool[places]) and torch.equal(values, keys + 1)
-
-
-def test_texts_share_what_they_have_in_common(pair):
-    """The cache holds a prompt once, each step once, and nothing of the texts that were not continued."""
-    policy, tokenizer, _ = pair
-    prompts, ends = [encode_prompt(tokenizer, problem) for problem in PROMPTS], beam.step_ends(tokenizer, policy)
-    texts = beam.prefill(policy, prompts)
-    run = lambda index, texts: beam.sample_steps(policy, texts, index, torch.rand(6, 40), [40] * 6, ends, temperature=1.3, top_p=1.0)
-    first, texts = run([0, 1, 0, 1, 0, 0], texts)
-    assert {len(kv) for layer in texts.pool for kv in layer} == {sum(map(len, prompts)) - 2 + sum(map(len, first))}
-    second, texts = run([2, 4, 2, 2, 4, 4], texts)  # only of the first prompt, from its second and third text
-    assert {len(kv) for layer in texts.pool for kv in layer} == {len(prompts[0]) - 1 + len(first[2]) + len(first[4]) + sum(map(len, second))}
-
-
-@torch.inference_mode()  # as every search
-def test_the_old_layers_of_a_batch_go_as_the_new_ones_come(pair, monkeypatch):
-    """While texts are laid out for the next CHUNK tokens, no more than one layer is there twice."""
-    policy, tokenizer, _ = pair
-    lay_out, layers, made, twice = beam.lay_out, policy.config.num_hidden_layers, [], []
-
-    def watched(*inputs, **kwargs):
-        keys, values = lay_out(*inputs, **kwargs)
-        made.append(weakref.ref(keys))
-        twice.append(sum(keys() is not None for keys in made) - layers)
-        return keys, values
-
-    monkeypatch.setattr(beam, "lay_out", watched)
-    prefixes = beam.prefill(policy, [encode_prompt(tokenizer, PROBLEM)])
-    beam.sample_steps(policy, prefixes, [0] * 4, torch.rand(4, 60), [60] * 4, beam.text_ends(policy), temperature=1.0, top_p=1.0)
-    assert len(twice) > 3 * layers and max(twice) == 1
-
-
-def test_a_roomy_layer_holds_what_a_dynamic_one_does_and_copies_nothing():
-    kv, new = torch.randn(2, 3, 4, 7, 8), torch.randn(2, 2, 3, 4, 1, 8)  # keys and values with 5 slots and room for 2; two tokens
-    roomy, dynamic = beam.Roomy(*kv.transpose(2, 3).clone(), T=5), DynamicLayer()
-    dynamic.update(*kv[:, :, :, :5])
+def test_a_roomy_layer_holds_what_a_dynamic_one_does():
+    """Also where it runs out of room."""
+    start = torch.randn(2, 3, 4, 5, 8)  # keys and values of 5 tokens
+    roomy = beam.RoomyLayer(*pad(start, (0, 0, 0, 2)), 5)
+    dynamic = DynamicLayer()
+    dynamic.update(*start)
     assert roomy.get_seq_length() == 5
-    for token in new:
-        for ours, theirs, whole in zip(roomy.update(*token), dynamic.update(*token), (roomy.keys, roomy.values)):
-            assert torch.equal(ours, theirs) and ours.data_ptr() == whole.data_ptr()
-    assert roomy.get_seq_length() == 7
-    with pytest.raises(RuntimeError):  # it is full
-        roomy.update(*new[0])
+    for token in torch.randn(beam.ROOM + 9, 2, 3, 4, 1, 8):
+        for ours, theirs in zip(roomy.update(*token), dynamic.update(*token)):
+            assert torch.equal(ours, theirs)
+    assert roomy.get_seq_length() == dynamic.get_seq_length() == beam.ROOM + 14
 
 
-def test_a_separator_in_two_halves_ends_a_step(pair):
+def test_a_roomy_layer_copies_nothing_while_there_is_room():
+    layer = beam.RoomyLayer(*torch.randn(2, 3, 4, 7, 8), 5)
+    for token in torch.randn(2, 2, 3, 4, 1, 8):
+        keys, values = layer.update(*token)
+        assert keys.data_ptr() == layer.keys.data_ptr()
+        assert values.data_ptr() == layer.values.data_ptr()
+
+
+def test_a_path_is_laid_out_once_however_often_it_is_named():
+    """Of three nodes in a row and one of another problem: keys 0, 1, 2 ... by token."""
+    kv = torch.arange(9.0).view(1, 1, 1, 9, 1).expand(2, 3, 2, 9, 4)
+    root = beam.Node(None, 0, 9, kv=kv[:, :, :, :4])
+    child = beam.Node(root, 0, 9, kv=kv[:, :, :, 4:6])
+    other = beam.Node(None, 1, 9, kv=kv[:, :, :, 6:9])
+    cache, mask = beam.lay_out([child, other, child])
+    assert mask.tolist() == [[1] * 6, [0, 0, 0, 1, 1, 1], [1] * 6]
+    for layer in cache.layers:
+        for held in (layer.keys, layer.values):
+            assert held.shape == (3, 2, 6 + beam.ROOM, 4)
+            assert held[0, 1, :6, 2].tolist() == [0, 1, 2, 3, 4, 5]
+            assert held[1, 0, 3:6, 0].tolist() == [6, 7, 8]
+            assert torch.equal(held[2], held[0])
+    assert beam.cut_out(cache, 1, 3, 6).equal(other.kv)
+
+
+# --- where a step ends ----------------------------------------------------------------------------
+
+
+def test_a_separator_ends_a_step_wherever_tokens_part_it(pair):
+    tokenizer = pair[1]
+    one, two, a = tokenizer.convert_tokens_to_ids(["Ċ", "ĊĊ", "a"])
+    ended = beam.step_end(tokenizer, "\n\n")
+    assert not any(map(ended, [[one], [a, one], [one, a], [one, a, one], [a, a, a]]))
+    assert all(map(ended, [[two], [a, two], [one, one], [a, a, one, one]]))
+    ended = beam.step_end(tokenizer, "a\na")  # over three tokens
+    assert ended([two, a, one, a]) and not ended([a, one]) and not ended([a, a, one])
+    assert not beam.step_end(tokenizer, None)([two, two])
+
+
+def test_a_function_ends_a_step(pair):
+    """Line by line: a step is what a function of its tokens says."""
     policy, tokenizer, _ = pair
-    one, two, a = (tokenizer.convert_tokens_to_ids(token) for token in ["Ċ", "ĊĊ", "a"])
-    eos, ends = tokenizer.eos_token_id, beam.step_ends(tokenizer, policy)
-    texts = torch.tensor([  # the token in front is the last of the step before, and counts for nothing
-        [a, a, one, one, a], [one, one, a, one, a], [a, a, two, a, a], [a, eos, a, a, a], [one, a, a, a, a],
-    ])
-    left = torch.tensor([4, 4, 4, 4, 2])
-    stop = beam.StopAt(ends, left, first=True)
-    for length in range(1, 5):
-        stop(texts[:, :1 + length], None)
-    assert stop.length.tolist() == [3, 4, 2, 1, 2]
-    stop = beam.StopAt(ends, left, first=False)  # but here it is the one before in the same step
-    stop(texts[:, :2], None)
-    assert stop.length.tolist() == [0, 1, 0, 1, 0]
+    roots = roots_of(policy, tokenizer, [PROBLEM])
+    uniforms = torch.rand(3, 200, generator=torch.Generator().manual_seed(5))
+
+    def line(tokens):
+        return tokenizer.decode(tokens).endswith("\n")
+
+    nodes = write(policy, tokenizer, roots * 3, uniforms, separator=line)
+    for node in nodes:
+        assert node.text.endswith("\n") and node.text.count("\n") == 1
+        assert node.steps == [node.text] and node.ahead == []
+    same = write(policy, tokenizer, roots * 3, uniforms, separator="\n")
+    assert tokens_of(same) == tokens_of(nodes)
+
+
+def test_a_step_can_begin_with_its_heading(pair):
+    """A function that returns -k: the last k tokens already begin the next step. What is written
+    is the same as with no steps at all, and texts begin where the headings do."""
+    policy, tokenizer, _ = pair
+    [root] = roots_of(policy, tokenizer, [PROBLEM])
+    uniforms = torch.zeros(1, 200)
+
+    def heading(tokens):
+        text = tokenizer.decode(tokens)
+        if not text.endswith("## Step") or text == "## Step":
+            return False
+        k = 1
+        while not tokenizer.decode(tokens[-k:]).startswith("## Step"):
+            k += 1
+        return -k
+
+    greedy = {"separator": heading, "temperature": 0.0}
+    nodes = [root]
+    while not nodes[-1].ended:
+        nodes += write(policy, tokenizer, nodes[-1:], uniforms, **greedy)
+    [whole] = write(policy, tokenizer, [root], uniforms, True, **greedy)
+    assert [token for node in nodes[1:] for token in node.tokens] == whole.tokens
+    assert len(nodes) > 3
+    assert all(node.text.startswith("## Step ") for node in nodes[1:])
+    assert "".join(node.text for node in nodes[1:]) == whole.text
+    # Written at once, the function finds the same steps in it.
+    assert whole.steps == [node.text for node in nodes[1:]]
+    assert [node.steps for node in nodes[1:]] == [[node.text] for node in nodes[1:]]
+
+
+def test_text_keeps_the_space_that_a_step_begins_with(pair):
+    """A tokenizer like Llama 2's writes a space as part of the next word, and drops it where a text
+    begins. In the middle of a solution it must not."""
+    pieces = ["<unk>", "</s>", "▁", "def", "▁f", ":", "\n", "▁▁▁▁", "return", "▁1"]
+    model = models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>")
+    backend = Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    root = beam.Node(None, 0, 99, tokens=[0])
+    first = beam.Node(root, 0, 99, tokens=[3, 4, 5, 6])
+    second = beam.Node(first, 0, 99, tokens=[7, 8, 9, 1], finished=True)
+    for node in (first, second):
+        beam.read_text(tokenizer, node, "\n")
+    assert first.text == "def f:\n" and second.text == "    return 1"
+    assert beam.solution(tokenizer, second).text == "def f:\n    return 1"
+
+
+# --- sampling -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
 def test_the_distribution_sampled_is_softmax_over_temperature_in_the_nucleus(top_p):
-    """An even grid of 200,001 uniforms instead of chance: the frequencies are the probabilities, to a grid step."""
+    """An even grid of 200,001 numbers instead of chance: the frequencies are the probabilities, to
+    a grid step."""
     logits = torch.tensor([1.0, 3.0, -2.0, 2.5, 0.0, 2.0])
     probs = torch.softmax(logits.double() / 0.8, -1)
-    if top_p == 0.7:  # 3.0 alone has .49 and with 2.5 it has .75: these two are the smallest set with 0.7
+    if top_p == 0.7:  # 3.0 alone has .49, with 2.5 it has .75: the smallest set with 0.7
         assert probs[1] < 0.7 < probs[1] + probs[3]
-        probs = torch.where((logits == 3.0) | (logits == 2.5), probs, 0) / (probs[1] + probs[3])
-    grid = torch.arange(200_001)[:, None] / 200_001
-    sampler = beam.InverseTransformSampling(grid, 0.8, top_p)
-    drawn = sampler(torch.zeros(len(grid), 1, dtype=torch.long), logits.expand(len(grid), -1)).argmax(-1)
+        inside = (logits == 3.0) | (logits == 2.5)
+        probs = torch.where(inside, probs, 0) / (probs[1] + probs[3])
+    grid = torch.arange(200_001) / 200_001
+    drawn = beam.sample(logits.expand(len(grid), -1), grid, 0.8, top_p)[:, 0]
     frequency = torch.bincount(drawn, minlength=6) / len(grid)
     assert frequency == pytest.approx(probs.float(), abs=1e-5)
 
 
-def test_extreme_uniforms_never_draw_an_impossible_token():
+def test_extreme_numbers_never_draw_an_impossible_token():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]]).expand(3, -1)
-    uniforms = torch.tensor([[0.0], [1 - 2**-24], [0.5]])
-    drawn = beam.InverseTransformSampling(uniforms, 1.0, 1.0)(torch.zeros(3, 1), logits).argmax(-1)
-    assert drawn.tolist() == [1, 3, 3]
+    uniforms = torch.tensor([0.0, 1 - 2**-24, 0.5])
+    assert beam.sample(logits, uniforms, 1.0, 1.0)[:, 0].tolist() == [1, 3, 3]
+
+
+def test_rows_whose_logits_are_not_finite_draw_no_token():
+    logits = torch.tensor([[0.0, 1.0], [torch.nan, 1.0], [torch.inf, 0.0], [-torch.inf] * 2])
+    for temperature in (0.0, 1.0):
+        drawn = beam.sample(logits, torch.full((4,), 0.9), temperature, 1.0)
+        assert drawn[:, 0].tolist() == [1, -1, -1, -1]
 
 
 def test_what_the_checkpoint_recommends_does_not_leak_in(pair, tmp_path):
-    """generation_config.json with top-k, top-p and a repetition penalty, as Llama and Qwen publish: same samples."""
+    """generation_config.json with top-k, top-p and a repetition penalty, as Llama and Qwen publish:
+    the same samples."""
     policy, tokenizer, _ = pair
     policy.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text(
-        '{"do_sample": true, "temperature": 0.6, "top_k": 2, "top_p": 0.5, "repetition_penalty": 1.5, "min_new_tokens": 30,'
-        ' "eos_token_id": [4, 1], "pad_token_id": 5}'
+        '{"do_sample": true, "temperature": 0.6, "top_k": 2, "top_p": 0.5,'
+        ' "repetition_penalty": 1.5, "min_new_tokens": 30, "eos_token_id": [4, 1]}'
     )
-    other, _ = beam.load_policy(str(tmp_path), four_bit=False, device=torch.device("cpu"))
-    assert other.generation_config.eos_token_id == [4, 1]
-    prompt, uniforms = encode_prompt(tokenizer, PROBLEM), torch.rand(8, 60, generator=torch.Generator().manual_seed(0))
-    texts = [
-        beam.sample_steps(model, beam.prefill(model, [prompt]), [0] * 8, uniforms, [60] * 8, beam.text_ends(model), temperature=1.2, top_p=1.0)[0]
-        for model in (policy, other)
-    ]
+    other, _ = beam.load_policy(str(tmp_path))
+    uniforms = torch.rand(8, 200, generator=torch.Generator().manual_seed(0))
+    texts = []
+    for model in (policy, other):
+        roots = roots_of(model, tokenizer, [PROBLEM])
+        texts.append(tokens_of(write(model, tokenizer, roots * 8, uniforms, True)))
     assert texts[0] == texts[1]
+
+
+def test_every_token_that_may_end_a_text_does(pair, tmp_path):
+    """Those that generation_config, config and the tokenizer name, 0 among them."""
+    policy, tokenizer, _ = pair
+    policy.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    named = policy.config.eos_token_id
+    assert f'"eos_token_id": {named}' in config
+    changed = config.replace(f'"eos_token_id": {named}', '"eos_token_id": 0')
+    (tmp_path / "config.json").write_text(changed)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7]}')
+    other, _ = beam.load_policy(str(tmp_path))
+    assert other.generation_config.eos_token_id == sorted({0, 7, tokenizer.eos_token_id})
 
 
 def test_a_prompt_longer_than_the_context_is_named(pair):
     policy, tokenizer, _ = pair
-    with pytest.raises(ValueError, match="2100 tokens, the policy takes 2048"):
-        beam.prefill(policy, [[7] * 9, [7] * 2100])
-
-
-def test_a_head_with_fewer_rows_than_the_tokenizer_has_tokens(pair):
-    """As after a token was added for padding and the embedding left as it was."""
-    class Small:
-        config, generation_config, device = type("", (), {"vocab_size": len(pair[1]) - 3}), pair[0].generation_config, "cpu"
-
-    assert [len(table) for table in beam.step_ends(pair[1], Small)] == [len(pair[1]) - 3] * 3
+    with pytest.raises(ValueError, match="fills the context of 2048"):
+        roots_of(policy, tokenizer, ["1+" * 1100])

@@ -17,14 +17,34 @@ LLAMA_TEXT = (
 QWEN_TEXT = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
 
 
-@pytest.mark.parametrize("tokenizer, prompt", [(checkpoints.llama_tokenizer(), LLAMA_TEXT), (checkpoints.qwen_tokenizer(), QWEN_TEXT)], ids=["llama", "qwen"])
+@pytest.mark.parametrize(
+    "tokenizer, prompt",
+    [(checkpoints.llama_tokenizer(), LLAMA_TEXT), (checkpoints.qwen_tokenizer(), QWEN_TEXT)],
+    ids=["llama", "qwen"],
+)
 def test_two_steps_of_an_answer_token_by_token(tokenizer, prompt):
     """Templates of the structure of Llama 3.2's, which has a clock, trims and writes BOS, and of Qwen 2.5's, which does not."""
-    empty, one, two = (chat.encode_prompt(tokenizer, "1+1?", answer, system="Be brief.") for answer in ("", ONE, TWO))
+    empty, one, two = (
+        chat.encode_prompt(tokenizer, "1+1?", answer, system="Be brief.")
+        for answer in ("", ONE, TWO)
+    )
     assert tokenizer.decode(empty) == prompt and tokenizer.decode(two) == prompt + TWO
-    assert one == empty + [260, 264, 220, 16, 25, 220, 32, 67, 67, 257]  # ## Step 1 : A d d and, as one token, ".\n\n"
+    assert one == empty + [
+        260,
+        264,
+        220,
+        16,
+        25,
+        220,
+        32,
+        67,
+        67,
+        257,
+    ]  # ## Step 1 : A d d and, as one token, ".\n\n"
     assert two == one + [260, 264, 220, 17, 25, 220, 38, 78, 257]
-    assert two.count(tokenizer.convert_tokens_to_ids("<|begin_of_text|>")) == (1 if tokenizer.bos_token else 0)
+    assert two.count(tokenizer.convert_tokens_to_ids("<|begin_of_text|>")) == (
+        1 if tokenizer.bos_token else 0
+    )
 
 
 def test_what_these_templates_do_by_themselves():
@@ -60,18 +80,29 @@ def test_a_continued_answer_keeps_the_end_of_its_step(pair):
     ids, text = ids_and_text(tokenizer, "What is 1 + 1?", answer)
     assert text.endswith("assistant<|end_header_id|>\n\n" + answer)
     # The template itself would have trimmed it: this is what the test is about.
-    trimmed = tokenizer.apply_chat_template([{"role": "assistant", "content": answer}], tokenize=False)
+    trimmed = tokenizer.apply_chat_template(
+        [{"role": "assistant", "content": answer}], tokenize=False
+    )
     assert answer not in trimmed
     # ... and the ids of two steps are those of one, continued.
     two = chat.encode_prompt(tokenizer, "What is 1 + 1?", answer + "Therefore")
-    assert two[: len(ids)] == ids and tokenizer.decode(two[len(ids):]) == "Therefore"
+    assert two[: len(ids)] == ids and tokenizer.decode(two[len(ids) :]) == "Therefore"
 
 
 def test_the_date_is_fixed(pair):
     _, tokenizer, _ = pair
-    for template in [tokenizer.chat_template, "{{ strftime_now('%d %b %Y') if date_string is not defined else date_string }}"]:
-        clock = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, bos_token=tokenizer.bos_token, chat_template=template)
-        assert re.findall(r"\d\d \w{3} \d{4}", chat.render(clock, [{"role": "user", "content": "?"}])) == [chat.DATE]
+    for template in [
+        tokenizer.chat_template,
+        "{{ strftime_now('%d %b %Y') if date_string is not defined else date_string }}",
+    ]:
+        clock = type(tokenizer)(
+            tokenizer_object=tokenizer.backend_tokenizer,
+            bos_token=tokenizer.bos_token,
+            chat_template=template,
+        )
+        assert re.findall(
+            r"\d\d \w{3} \d{4}", chat.render(clock, [{"role": "user", "content": "?"}])
+        ) == [chat.DATE]
 
 
 def test_a_template_without_a_system_role_gets_the_prompt_in_the_question(pair):
@@ -80,7 +111,11 @@ def test_a_template_without_a_system_role_gets_the_prompt_in_the_question(pair):
         "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         "[{{ m['role'] }}]{{ m['content'] | trim }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
     )
-    plain = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, bos_token=tokenizer.bos_token, chat_template=template)
+    plain = type(tokenizer)(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        bos_token=tokenizer.bos_token,
+        chat_template=template,
+    )
     _, text = ids_and_text(plain, "What is 1 + 1?")
     assert text == f"<|begin_of_text|>[user]{chat.MATH_PROMPT}\n\nWhat is 1 + 1?[assistant]"
 

@@ -20,14 +20,22 @@ from transformers import AutoConfig
 from common import inputs
 
 SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
-NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DOWNLOAD_TIMEOUT": "1", "CUDA_VISIBLE_DEVICES": "",
-           "PYTHONUNBUFFERED": ""}  # as a user has it: unset, stdout fails once more when Python exits
+NOWHERE = {
+    "HF_ENDPOINT": "http://127.0.0.1:9",
+    "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONUNBUFFERED": "",
+}  # as a user has it: unset, stdout fails once more when Python exits
 
 
 def start(script, *flags, launcher=(sys.executable,), cwd=ROOT, **kwargs):
     kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | kwargs
-    return subprocess.Popen([*launcher, str(ROOT / script), *map(str, flags)], cwd=cwd,
-                            env={**os.environ, **NOWHERE, "OMP_NUM_THREADS": "1"}, **kwargs)
+    return subprocess.Popen(
+        [*launcher, str(ROOT / script), *map(str, flags)],
+        cwd=cwd,
+        env={**os.environ, **NOWHERE, "OMP_NUM_THREADS": "1"},
+        **kwargs,
+    )
 
 
 def run(*args, **kwargs):
@@ -68,12 +76,15 @@ def copy_model(name, to, without=(), **changes):
 
 def cut(file, share=0.5):
     """Keep the first half of a file, as a download that was broken off does."""
-    file.write_bytes(file.read_bytes()[:int(file.stat().st_size * share)])
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
 
 
 def problem_file(path, **lines):
     """40 problems, one a line, of which some lines, counted from 1, are replaced."""
-    text = [json.dumps({"problem": f"Evaluate $1+{i}$.", "answer": str(i + 1), "id": i}) for i in range(1, 41)]
+    text = [
+        json.dumps({"problem": f"Evaluate $1+{i}$.", "answer": str(i + 1), "id": i})
+        for i in range(1, 41)
+    ]
     for number, line in lines.items():
         text[int(number.removeprefix("line")) - 1] = line
     path.write_text("\n".join(text) + "\n")
@@ -89,9 +100,16 @@ def bad(tmp_path_factory):
     problem_file(folder / "half.jsonl", line37='{"problem": "\\ud800", "answer": "1"}')
     problem_file(folder / "twice.jsonl", line37='{"problem": "What?", "answer": "1", "id": 7}')
     problem_file(folder / "unanswered.jsonl", line37='{"problem": "What?"}')
-    problem_file(folder / "gsm8k.jsonl", line37='{"question": "What?", "answer": "Long thoughts. #### "}')
-    problem_file(folder / "hollow.jsonl", line2='{"problem": "What?", "answer": "$\\\\boxed{}$", "id": "h"}')
-    problem_file(folder / "long.jsonl", line2=json.dumps({"problem": "one and " * 2000, "answer": "1", "id": "endless"}))
+    problem_file(
+        folder / "gsm8k.jsonl", line37='{"question": "What?", "answer": "Long thoughts. #### "}'
+    )
+    problem_file(
+        folder / "hollow.jsonl", line2='{"problem": "What?", "answer": "$\\\\boxed{}$", "id": "h"}'
+    )
+    problem_file(
+        folder / "long.jsonl",
+        line2=json.dumps({"problem": "one and " * 2000, "answer": "1", "id": "endless"}),
+    )
     (folder / "empty.jsonl").touch()
     (folder / "diary.txt").write_text("Dear diary,\n")
     (folder / "other.jsonl").write_text('{"run": {"script": "majority.py", "n": 3}}\n')
@@ -101,10 +119,16 @@ def bad(tmp_path_factory):
     copy_model("policy", folder / "template")
     (folder / "template/chat_template.jinja").write_text("{% for %}")
     copy_model("prm", folder / "head", architectures=["LlamaForSequenceClassification"])
-    AutoConfig.for_model("lfm2", layer_types=["conv", "full_attention"], num_hidden_layers=2).save_pretrained(copy_model("policy", folder / "conv"))
+    AutoConfig.for_model(
+        "lfm2", layer_types=["conv", "full_attention"], num_hidden_layers=2
+    ).save_pretrained(copy_model("policy", folder / "conv"))
     AutoConfig.for_model("falcon_h1").save_pretrained(copy_model("policy", folder / "mamba"))
     copy_model("policy", folder / "shardless", without=["model.safetensors"])
-    for name, file in [("weights", "model.safetensors"), ("vocabulary", "tokenizer.json"), ("settings", "config.json")]:
+    for name, file in [
+        ("weights", "model.safetensors"),
+        ("vocabulary", "tokenizer.json"),
+        ("settings", "config.json"),
+    ]:
         cut(copy_model("policy", folder / name) / file)
     return folder
 
@@ -119,38 +143,126 @@ REFUSED = [
     ("dvts.py", "--top-p 0", ["--top-p", "'0'"]),
     ("dvts.py", "--max-steps 0", ["--max-steps", "'0'"]),
     ("dvts.py", "--reduction mean", ["--reduction", "'mean'", "last"]),
-    ("majority.py", "--policy some-owner/some-model", ["--policy some-owner/some-model", "online", "local folder"]),
-    ("best_of_n.py", "--policy {bad}/scorer --prm {bad}/writer", ["--policy {bad}/scorer", '"+" or "-"', "swap --policy and --prm"]),
-    ("rebase.py", "--policy {bad}/base", ["--policy {bad}/base", "no chat template", "instruction-tuned"]),
-    ("majority.py", "--policy {bad}/weights", ["--policy {bad}/weights", "cannot be loaded", "download"]),
+    (
+        "majority.py",
+        "--policy some-owner/some-model",
+        ["--policy some-owner/some-model", "online", "local folder"],
+    ),
+    (
+        "best_of_n.py",
+        "--policy {bad}/scorer --prm {bad}/writer",
+        ["--policy {bad}/scorer", '"+" or "-"', "swap --policy and --prm"],
+    ),
+    (
+        "rebase.py",
+        "--policy {bad}/base",
+        ["--policy {bad}/base", "no chat template", "instruction-tuned"],
+    ),
+    (
+        "majority.py",
+        "--policy {bad}/weights",
+        ["--policy {bad}/weights", "cannot be loaded", "download"],
+    ),
     ("majority.py", "--problems {bad}/empty.jsonl", ["{bad}/empty.jsonl is empty", "write"]),
-    ("best_of_n.py", "--problems {bad}/torn.jsonl", ["{bad}/torn.jsonl, line 37 is no JSON object", "mend or delete"]),
-    ("beam.py", "--problems {bad}/twice.jsonl", ["{bad}/twice.jsonl, line 37 has the id '7' of line 7", "differ"]),
-    ("dvts.py", "--problems {bad}/unanswered.jsonl", ["{bad}/unanswered.jsonl, line 37", "no answer", "add it"]),
-    ("rebase.py", "--problems {bad}/hollow.jsonl", ["problem 'h'", "nothing in it", r"boxed{{}}", "write"]),
-    ("rebase.py", "--problems {bad}/long.jsonl", ["problem 'endless'", "tokens", "fewer than 2048", "shorten or delete it"]),
+    (
+        "best_of_n.py",
+        "--problems {bad}/torn.jsonl",
+        ["{bad}/torn.jsonl, line 37 is no JSON object", "mend or delete"],
+    ),
+    (
+        "beam.py",
+        "--problems {bad}/twice.jsonl",
+        ["{bad}/twice.jsonl, line 37 has the id '7' of line 7", "differ"],
+    ),
+    (
+        "dvts.py",
+        "--problems {bad}/unanswered.jsonl",
+        ["{bad}/unanswered.jsonl, line 37", "no answer", "add it"],
+    ),
+    (
+        "rebase.py",
+        "--problems {bad}/hollow.jsonl",
+        ["problem 'h'", "nothing in it", r"boxed{{}}", "write"],
+    ),
+    (
+        "rebase.py",
+        "--problems {bad}/long.jsonl",
+        ["problem 'endless'", "tokens", "fewer than 2048", "shorten or delete it"],
+    ),
     ("majority.py", "--output {bad}", ["--output {bad} is not a plain file", "name another"]),
-    ("majority.py", "--output /proc/no/out.jsonl", ["--output /proc/no/out.jsonl", "cannot be written", "name another"]),
-    ("majority.py", "--output {bad}/other.jsonl", ["--output {bad}/other.jsonl is of another run (", "n 3 there, 64 here", "--overwrite"]),
+    (
+        "majority.py",
+        "--output /proc/no/out.jsonl",
+        ["--output /proc/no/out.jsonl", "cannot be written", "name another"],
+    ),
+    (
+        "majority.py",
+        "--output {bad}/other.jsonl",
+        ["--output {bad}/other.jsonl is of another run (", "n 3 there, 64 here", "--overwrite"],
+    ),
 ]
 REFUSED_TOO = [  # as REFUSED, but in this process
     ("majority.py", "--policy no/such/folder", ["--policy no/such/folder", "folder"]),
     ("best_of_n.py", "--prm tests", ["--prm tests", "config.json"]),
-    ("beam.py", "--policy {bad}/writer --prm {bad}/base/../writer", ["both {bad}/writer", "one that scores"]),
-    ("dvts.py", "--policy {bad}/head --prm {bad}/writer", ["{bad}/head", "LlamaForSequenceClassification", "--prm"]),
-    ("best_of_n.py", "--policy {bad}/conv", ["--policy {bad}/conv", "layers without attention", "name another"]),
-    ("rebase.py", "--policy {bad}/mamba", ["--policy {bad}/mamba", "layers without attention", "name another"]),
-    ("majority.py", "--policy {bad}/template", ["--policy {bad}/template", "TemplateSyntaxError", "name another"]),
-    ("best_of_n.py", "--prm {bad}/vocabulary", ["--prm {bad}/vocabulary", "cannot be loaded", "download"]),
-    ("beam.py", "--policy {bad}/settings", ["--policy {bad}/settings", "cannot be loaded", "download"]),
-    ("dvts.py", "--policy {bad}/shardless", ["--policy {bad}/shardless", "*.safetensors", "whole model"]),
+    (
+        "beam.py",
+        "--policy {bad}/writer --prm {bad}/base/../writer",
+        ["both {bad}/writer", "one that scores"],
+    ),
+    (
+        "dvts.py",
+        "--policy {bad}/head --prm {bad}/writer",
+        ["{bad}/head", "LlamaForSequenceClassification", "--prm"],
+    ),
+    (
+        "best_of_n.py",
+        "--policy {bad}/conv",
+        ["--policy {bad}/conv", "layers without attention", "name another"],
+    ),
+    (
+        "rebase.py",
+        "--policy {bad}/mamba",
+        ["--policy {bad}/mamba", "layers without attention", "name another"],
+    ),
+    (
+        "majority.py",
+        "--policy {bad}/template",
+        ["--policy {bad}/template", "TemplateSyntaxError", "name another"],
+    ),
+    (
+        "best_of_n.py",
+        "--prm {bad}/vocabulary",
+        ["--prm {bad}/vocabulary", "cannot be loaded", "download"],
+    ),
+    (
+        "beam.py",
+        "--policy {bad}/settings",
+        ["--policy {bad}/settings", "cannot be loaded", "download"],
+    ),
+    (
+        "dvts.py",
+        "--policy {bad}/shardless",
+        ["--policy {bad}/shardless", "*.safetensors", "whole model"],
+    ),
     ("majority.py", "--problems missing.jsonl", ["--problems missing.jsonl", "spelling"]),
-    ("majority.py", "--problems {bad}/array.jsonl", ["{bad}/array.jsonl, line 37", "mend or delete"]),
+    (
+        "majority.py",
+        "--problems {bad}/array.jsonl",
+        ["{bad}/array.jsonl, line 37", "mend or delete"],
+    ),
     ("majority.py", "--problems {bad}/deep.jsonl", ["{bad}/deep.jsonl, line 37", "mend or delete"]),
     ("majority.py", "--problems {bad}/half.jsonl", ["{bad}/half.jsonl, line 37", "mend or delete"]),
-    ("majority.py", "--problems {bad}/gsm8k.jsonl", ["{bad}/gsm8k.jsonl, line 37", "no answer", "add it"]),
+    (
+        "majority.py",
+        "--problems {bad}/gsm8k.jsonl",
+        ["{bad}/gsm8k.jsonl, line 37", "no answer", "add it"],
+    ),
     ("majority.py", "--output /dev/full", ["--output /dev/full", "name another"]),
-    ("majority.py", "--output {bad}/diary.txt --overwrite", ["--output {bad}/diary.txt is no result file", "name another"]),
+    (
+        "majority.py",
+        "--output {bad}/diary.txt --overwrite",
+        ["--output {bad}/diary.txt is no result file", "name another"],
+    ),
 ]
 
 
@@ -160,11 +272,20 @@ def assert_refused(script, code, err, words):
     assert all(word in err for word in words), (words, err)
 
 
-@pytest.mark.parametrize("script, flags, words", REFUSED + REFUSED_TOO, ids=[flags for _, flags, _ in REFUSED + REFUSED_TOO])
+@pytest.mark.parametrize(
+    "script, flags, words",
+    REFUSED + REFUSED_TOO,
+    ids=[flags for _, flags, _ in REFUSED + REFUSED_TOO],
+)
 def test_bad_input_is_one_line_and_exit_code_2(bad, script, flags, words, monkeypatch, capsys):
     """It names the value and the remedy, and no file is made or changed."""
     before = {path: path.read_bytes() for path in bad.rglob("*") if path.is_file()}
-    command = ["--limit", "2", *([] if "--output" in flags else ["--output", "{bad}/out.jsonl"]), *flags.split()]
+    command = [
+        "--limit",
+        "2",
+        *([] if "--output" in flags else ["--output", "{bad}/out.jsonl"]),
+        *flags.split(),
+    ]
     command = [flag.format(bad=bad) for flag in command]
     if (script, flags, words) in REFUSED:
         result = run(script, *command)
@@ -179,7 +300,11 @@ def test_bad_input_is_one_line_and_exit_code_2(bad, script, flags, words, monkey
 
 def test_a_full_disk(tmp_path):
     flags = ["--n", "2", "--limit", "2", "--output", tmp_path / "out.jsonl"]
-    result = run("majority.py", *flags, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19)))
+    result = run(
+        "majority.py",
+        *flags,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19)),
+    )
     words = [f"--output {tmp_path}/out.jsonl cannot be written (File too large)", "make room"]
     assert_refused("majority.py", result.returncode, result.stderr, words)
     with open("/dev/full", "w") as full:
@@ -197,23 +322,51 @@ def test_the_result_file(script, tmp_path):
     output = tmp_path / "out.jsonl"
     result = run(script, "--n", "8", "--limit", "3", "--output", output)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("tiny/policy") and "majority" in result.stdout and str(output) in result.stdout
+    assert (
+        result.stdout.count("tiny/policy")
+        and "majority" in result.stdout
+        and str(output) in result.stdout
+    )
     header, *rows = map(json.loads, output.read_text().splitlines())
     assert header["run"]["script"] == script and header["run"]["n"] == 8 and len(rows) == 3
     scored = script != "majority.py"
     for row in rows:
-        assert {"id", "problem", "answer", "level", "completions", "predictions", "correct", "usage"} <= set(row)
-        assert set(row["predictions"]) == set(row["correct"]) == ({"majority", "best", "weighted"} if scored else {"majority"})
-        assert 1 <= len(row["completions"]) <= 8 and row["finished"] == sum(c["finished"] for c in row["completions"])
+        assert {
+            "id",
+            "problem",
+            "answer",
+            "level",
+            "completions",
+            "predictions",
+            "correct",
+            "usage",
+        } <= set(row)
+        assert (
+            set(row["predictions"])
+            == set(row["correct"])
+            == ({"majority", "best", "weighted"} if scored else {"majority"})
+        )
+        assert 1 <= len(row["completions"]) <= 8 and row["finished"] == sum(
+            c["finished"] for c in row["completions"]
+        )
         for completion in row["completions"]:
             steps = [step for step in completion["text"].split("\n\n") if step.strip()]
             assert len(completion["scores"]) == (len(steps) if scored else 0)
             assert completion["finished"] or completion["tokens"] >= 100
         usage = row["usage"]
-        assert usage["policy_tokens"] >= usage["generated_tokens"] >= max(c["tokens"] for c in row["completions"])
+        assert (
+            usage["policy_tokens"]
+            >= usage["generated_tokens"]
+            >= max(c["tokens"] for c in row["completions"])
+        )
         assert (usage["prm_tokens"] > 0) == scored and usage["flops"] > 0
-    again = run(script, "--n", "8", "--limit", "3", "--output", output)  # all is done: nothing is run again
-    assert again.returncode == 0 and [json.loads(line) for line in output.read_text().splitlines()][1:] == rows
+    again = run(
+        script, "--n", "8", "--limit", "3", "--output", output
+    )  # all is done: nothing is run again
+    assert (
+        again.returncode == 0
+        and [json.loads(line) for line in output.read_text().splitlines()][1:] == rows
+    )
 
 
 def test_greedy_is_the_baseline(tmp_path):
@@ -222,18 +375,28 @@ def test_greedy_is_the_baseline(tmp_path):
     assert in_process(*greedy, "--n", "3", "--seed", "5", "--output", tmp_path / "b.jsonl") == 0
     one, three = (rows_of(tmp_path / name)[1:] for name in ("a.jsonl", "b.jsonl"))
     for a, b in zip(one, three):
-        assert [a["completions"][0]["text"]] * 3 == [completion["text"] for completion in b["completions"]]
+        assert [a["completions"][0]["text"]] * 3 == [
+            completion["text"] for completion in b["completions"]
+        ]
 
 
 def test_one_question():
-    result = run("dvts.py", "--n", "8", "--problem", "Start with 12. Add 5, multiply by 2. What is the result?")
+    result = run(
+        "dvts.py",
+        "--n",
+        "8",
+        "--problem",
+        "Start with 12. Add 5, multiply by 2. What is the result?",
+    )
     assert result.returncode == 0, result.stderr
     assert "Answer: 34" in result.stdout and "## Step 1: Add 5" in result.stdout
 
 
 def test_both_models_in_4_bit_on_a_cpu(tmp_path):
     output = tmp_path / "out.jsonl"
-    result = run("dvts.py", "--n", "8", "--limit", "2", "--policy-4bit", "--prm-4bit", "--output", output)
+    result = run(
+        "dvts.py", "--n", "8", "--limit", "2", "--policy-4bit", "--prm-4bit", "--output", output
+    )
     assert result.returncode == 0, result.stderr
     header, *rows = map(json.loads, output.read_text().splitlines())
     assert header["run"]["policy_4bit"] and header["run"]["prm_4bit"] and len(rows) == 2
@@ -246,34 +409,64 @@ def test_limits_order_and_batches_never_change_an_answer(tmp_path):
     (tmp_path / "reversed.jsonl").write_text("\n".join(lines[::-1]) + "\n")
     (tmp_path / "one.jsonl").write_text(lines[1] + "\n")
     rows, tiny = [], ROOT / "tiny/problems.jsonl"
-    for problems, size in [(tiny, 3), (tmp_path / "reversed.jsonl", 2), (tmp_path / "one.jsonl", 3), (tiny, 1), (tiny, 3)]:
+    for problems, size in [
+        (tiny, 3),
+        (tmp_path / "reversed.jsonl", 2),
+        (tmp_path / "one.jsonl", 3),
+        (tiny, 1),
+        (tiny, 3),
+    ]:
         output = tmp_path / f"{len(rows)}.jsonl"
-        command = ["--n", "8", "--limit", "3", "--batch-problems", size, "--problems", problems, "--output", output]
+        command = [
+            "--n",
+            "8",
+            "--limit",
+            "3",
+            "--batch-problems",
+            size,
+            "--problems",
+            problems,
+            "--output",
+            output,
+        ]
         assert in_process("rebase.py", *command) == 0
         rows.append({row["id"]: row["completions"] for row in rows_of(output)[1:]})
     for other in rows[1:]:
-        for key, completions in other.items():  # scores come from sums of floats, whose order a batch may change
+        for (
+            key,
+            completions,
+        ) in other.items():  # scores come from sums of floats, whose order a batch may change
             for here, there in zip(completions, rows[0][key], strict=True):
-                assert here["scores"] == pytest.approx(there["scores"], abs=1e-5) and {**here, "scores": 0} == {**there, "scores": 0}
+                assert here["scores"] == pytest.approx(there["scores"], abs=1e-5) and {
+                    **here,
+                    "scores": 0,
+                } == {**there, "scores": 0}
     assert rows_of(tmp_path / "0.jsonl") == rows_of(tmp_path / "4.jsonl")
 
 
 def test_kill_9_and_two_processes_write_the_file_of_one_unbroken_run(tmp_path):
     command = ["dvts.py", "--n", "8", "--limit", "16", "--problems", tmp_path / "problems.jsonl"]
     shutil.copy(ROOT / "tiny/problems.jsonl", tmp_path)
-    output, torchrun = tmp_path / "broken.jsonl", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--"]
+    output, torchrun = (
+        tmp_path / "broken.jsonl",
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--"],
+    )
     process = start(*command, "--output", output)
-    while not output.exists() or output.read_bytes().count(b"\n") < 4:  # the header and three problems
+    while (
+        not output.exists() or output.read_bytes().count(b"\n") < 4
+    ):  # the header and three problems
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.3))
     process.kill()
     process.communicate()
     before = output.read_bytes()
-    kept = before[:before.rindex(b"\n") + 1].splitlines()
+    kept = before[: before.rindex(b"\n") + 1].splitlines()
     assert 4 <= len(kept) < 17
     resumed = run(*command, "--output", output, launcher=torchrun)
     assert resumed.returncode == 0 and "16 of 16 problems done" in resumed.stdout, resumed.stderr
-    assert output.read_bytes().splitlines()[:len(kept)] == kept  # times and all: they were not run again
+    assert (
+        output.read_bytes().splitlines()[: len(kept)] == kept
+    )  # times and all: they were not run again
     assert in_process(*command, "--output", tmp_path / "unbroken.jsonl") == 0
     assert rows_of(output)[1:] == rows_of(tmp_path / "unbroken.jsonl")[1:]
 
@@ -290,34 +483,76 @@ def broken_model(name, to, change):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize("token", [5, 575, "a", "\n\n"], ids=["padding", "generate's padding", "a letter", "blank steps"])
+@pytest.mark.parametrize(
+    "token", [5, 575, "a", "\n\n"], ids=["padding", "generate's padding", "a letter", "blank steps"]
+)
 def test_a_policy_that_never_ends_is_ended_by_the_limits(script, token, tmp_path, pair):
-    written, token = token, token if isinstance(token, int) else pair[1].convert_tokens_to_ids(pair[1].tokenize(token))[0]
+    written, token = (
+        token,
+        token
+        if isinstance(token, int)
+        else pair[1].convert_tokens_to_ids(pair[1].tokenize(token))[0],
+    )
+
     def always_the_token(weights):
         for name, weight in weights.items():
             if "o_proj" in name or "down_proj" in name:
                 weight.zero_()  # nothing is added to the embedding,
             elif "norm" in name:
                 weight.fill_(1)
-        weights["model.embed_tokens.weight"].fill_(0.5)  # and of all embeddings, which are the head too,
+        weights["model.embed_tokens.weight"].fill_(
+            0.5
+        )  # and of all embeddings, which are the head too,
         weights["model.embed_tokens.weight"][token] = 1  # this one has twice the logit
+
     policy = broken_model("policy", tmp_path / "endless", always_the_token)
     steps = ["--max-steps", "3"] * (script in ("beam.py", "dvts.py", "rebase.py"))
     output = tmp_path / "out.jsonl"
-    assert in_process(script, "--policy", policy, "--n", "4", "--max-new-tokens", "30", "--limit", "1", "--output", output, *steps) == 0
+    assert (
+        in_process(
+            script,
+            "--policy",
+            policy,
+            "--n",
+            "4",
+            "--max-new-tokens",
+            "30",
+            "--limit",
+            "1",
+            "--output",
+            output,
+            *steps,
+        )
+        == 0
+    )
     row = rows_of(output)[1]
-    assert row["finished"] == 0 and set(row["predictions"].values()) == {None} and not any(row["correct"].values())
-    assert isinstance(written, int) or all(set(c["text"]) == set(written) for c in row["completions"])
-    assert 1 <= len(row["completions"]) <= 4 and all(1 <= c["tokens"] <= 30 and not c["finished"] for c in row["completions"])
+    assert (
+        row["finished"] == 0
+        and set(row["predictions"].values()) == {None}
+        and not any(row["correct"].values())
+    )
+    assert isinstance(written, int) or all(
+        set(c["text"]) == set(written) for c in row["completions"]
+    )
+    assert 1 <= len(row["completions"]) <= 4 and all(
+        1 <= c["tokens"] <= 30 and not c["finished"] for c in row["completions"]
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS[1:])
 def test_scores_that_are_no_numbers_never_win_and_are_reported(script, tmp_path, capsys):
-    prm = broken_model("prm", tmp_path / "nan", lambda weights: weights["model.norm.weight"].fill_(math.nan))
+    prm = broken_model(
+        "prm", tmp_path / "nan", lambda weights: weights["model.norm.weight"].fill_(math.nan)
+    )
     output = tmp_path / "out.jsonl"
     assert in_process(script, "--prm", prm, "--n", "4", "--limit", "2", "--output", output) == 0
     rows = rows_of(output)[1:]
-    scores = [score for row in rows for completion in row["completions"] for score in completion["scores"]]
+    scores = [
+        score for row in rows for completion in row["completions"] for score in completion["scores"]
+    ]
     assert scores and set(scores) == {None}
     assert all(row["predictions"]["best"] is row["predictions"]["weighted"] is None for row in rows)
-    assert f"{sum(len(row['completions']) for row in rows)} completions had NaN or infinite scores" in capsys.readouterr().out
+    assert (
+        f"{sum(len(row['completions']) for row in rows)} completions had NaN or infinite scores"
+        in capsys.readouterr().out
+    )
