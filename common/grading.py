@@ -1,14 +1,18 @@
 r"""Which answers are the same? Every number that this project prints is decided here.
 
-    completion --extract--> answer --normalise--> plain LaTeX --structure--> scalars --algebra--> key
+  completion --extract--> answer --normalise--> plain LaTeX --structure--> scalars --algebra--> key
 
-  extract     the last \boxed{...}, else what follows "the answer is"
-  normalise   one spelling for one thing: \dfrac, \frac12, \left(, $, %, 1{,}000, Unicode           (latex.normalise)
-  structure   lists, sets, intervals, matrices, \pm, equations, inequalities, units: taken apart down to scalars
-  algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 800 digits, at four fixed
-              points if it has variables; expressions that agree there are the same expression         (latex.scalar)
-  key         those values; for what cannot be read as mathematics, the normalised text. Equal answers have equal
-              keys, so a vote is one pass over a dictionary, where comparing all pairs would take N^2 questions
+extract     the last \boxed{...}, else what follows "the answer is"
+normalise   one spelling for one thing: \dfrac, \frac12, \left(, $, %, 1{,}000, Unicode
+            (latex.normalise)
+structure   lists, sets, intervals, matrices, \pm, equations, inequalities, units: taken apart
+            down to scalars
+algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 800 digits, at four fixed
+            points if it has variables; expressions that agree there are the same expression
+            (latex.scalar)
+key         those values; for what cannot be read as mathematics, the normalised text. Equal
+            answers have equal keys, so a vote is one pass over a dictionary, where comparing all
+            pairs would take N^2 questions
 """
 
 import hashlib
@@ -21,51 +25,64 @@ from itertools import accumulate, product
 from common import latex
 from common.latex import MP, Unreadable
 
-
 # ------------------------------------------------------------------------------ the five functions
+
 
 def is_correct(prediction: str | None, gold: str) -> bool:
     """Does `prediction` state the same answer as `gold`? A missing or blank one does not."""
-    return bool(prediction and prediction.strip()) and canonical_form(prediction) == canonical_form(gold)
+    return bool(prediction and prediction.strip()) and canonical_form(prediction) == canonical_form(
+        gold
+    )
 
 
-def majority(answers: list[str | None]) -> str | None:
-    """The most frequent answer, in its first spelling; of equally frequent ones, the first seen."""
-    return weighted(answers, [1.0] * len(answers))
+def majority(answers: list[str | None], key=None) -> str | None:
+    """The most frequent answer, in its first spelling; of equally frequent ones, the first seen.
+
+    key(answer): answers with equal keys are the same. By default canonical_form.
+    """
+    return weighted(answers, [1.0] * len(answers), key)
 
 
-def weighted(answers: list[str | None], scores: list[float]) -> str | None:
+def weighted(answers: list[str | None], scores: list[float], key=None) -> str | None:
     """The answer whose scores sum highest over all its spellings, in its first spelling.
 
-    A missing or blank answer never wins; a NaN or infinite score is left out of the sum. Raises
-    ValueError if there are not as many scores as answers.
+    key(answer): answers with equal keys are the same. By default canonical_form. A missing or blank
+    answer never wins. A NaN or infinite score is left out of the sum. Raises ValueError if there
+    are not as many scores as answers.
     """
-    totals, first = {}, {}
+    key = key or canonical_form
+    totals = {}
+    first = {}
     for answer, score in zip(answers, scores, strict=True):
         if answer and answer.strip() and math.isfinite(score):
-            key = canonical_form(answer)
-            first.setdefault(key, answer)
-            totals[key] = totals.get(key, 0.0) + score
+            same = key(answer)
+            first.setdefault(same, answer)
+            totals[same] = totals.get(same, 0.0) + score
     return first[max(totals, key=totals.get)] if totals else None
 
 
-BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))"
-                 % (latex.INSIDE, latex.MAX_CHARS, latex.MAX_CHARS), re.S)
+BOX = re.compile(
+    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))"
+    % (latex.INSIDE, latex.MAX_CHARS, latex.MAX_CHARS),
+    re.S,
+)
 
 
 def extract_answer(completion: str) -> str | None:
-    r"""The final answer that a completion states, or None: the last number in a text is no statement of an answer.
+    r"""The final answer that a completion states, or None.
 
-    The last \boxed{..} or \fbox{..} with something in it; of one in another, the outer; with braces up to 12 deep. One that is
-    never closed (the completion was cut off) ends with its line or at a "$"; one without braces, at a space or a "$". Without
-    a box, the sentence or line after the last "answer is", "answer:" or "####"; if it has $..$ or \(..\), the first of those.
+    The last \boxed{..} or \fbox{..} with something in it; of one in another, the outer; with braces
+    up to 12 deep. One that is never closed (the completion was cut off) ends with its line or at a
+    "$"; one without braces, at a space or a "$". Without a box, the sentence or line after the last
+    "answer is", "answer:" or "####"; if it has $..$ or \(..\), the first of those. The last number
+    in a text is no statement of an answer.
     """
     answer = None
     for box in BOX.finditer(completion):
         answer = (box[1] or box[2] or box[3] or "").strip() or answer
     said = [] if answer else re.split(r"answer\s*(?:is|:)|####", completion, flags=re.I)[1:]
     while said and not answer:
-        line = said.pop().lstrip(" \t\n:*")[:latex.MAX_CHARS].partition("\n")[0]
+        line = said.pop().lstrip(" \t\n:*")[: latex.MAX_CHARS].partition("\n")[0]
         maths = re.search(r"\$+([^$]+)\$|\\\((.+?)\\\)", line)
         line = (maths[1] or maths[2]) if maths else re.split(r"\.(?:\s|$)", line)[0]
         answer = line.strip(" *$")
@@ -74,8 +91,11 @@ def extract_answer(completion: str) -> str | None:
 
 def canonical_form(answer: str) -> Hashable:
     """A hashable key: the same for equal answers, another for different ones. Never raises."""
-    if len(answer) > latex.MAX_CHARS:                     # neither parsed nor kept in the cache
-        return ("long", hashlib.sha256("".join(answer.split()).encode("utf-8", "replace")).hexdigest())
+    if len(answer) > latex.MAX_CHARS:  # neither parsed nor kept in the cache
+        return (
+            "long",
+            hashlib.sha256("".join(answer.split()).encode("utf-8", "replace")).hexdigest(),
+        )
     return _key(answer.strip())
 
 
@@ -84,39 +104,58 @@ def _key(answer: str) -> Hashable:
     plain = latex.normalise(answer)
     try:
         return _structure(plain)
-    except Exception:                                     # whatever it is, it has a key
+    except Exception:  # whatever it is, it has a key
         return _text(plain)
 
 
 def _text(plain: str) -> Hashable:
     """The key of last resort. Words ignore case (East, east); single letters keep it (C, c)."""
     bare = re.sub(r"(?<=[A-Za-z])\.|[\s{}\"`]|\\(?![A-Za-z])", "", plain).strip(".,;:?")
-    return ("text", bare.casefold().rstrip("!") if re.search(r"(?<![\\A-Za-z])[A-Za-z]{2}", bare) else bare)
+    return (
+        "text",
+        bare.casefold().rstrip("!") if re.search(r"(?<![\\A-Za-z])[A-Za-z]{2}", bare) else bare,
+    )
 
 
 # --------------------------------------------------------------------------------------- structure
 #
 # A key says what it is of, and holds the keys of its parts:
-#   ("value", digits, ...)             a number or formula, by its values        ("text", ...)    words, what cannot be read
-#   ("tuple", "(]", keys)              a tuple or interval, its brackets count   ("matrix", rows of keys)
-#   ("set", keys)                      a list, set or union, sorted              ("=", digits, ...)   what is no more than an equation
+#   ("value", digits, ...)   a number or formula, by its values
+#   ("tuple", "(]", keys)    a tuple or interval, its brackets count
+#   ("set", keys)            a list, set or union, sorted
+#   ("matrix", rows of keys)
+#   ("=", digits, ...)       what is no more than an equation
+#   ("text", ...)            words, what cannot be read
 
-MATRIX = re.compile(r"([^=,;()\[\]]*?)\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}")
+MATRIX = re.compile(
+    r"([^=,;()\[\]]*?)\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?"
+    r"(.*)\\end\s*\{\2\}"
+)
 RELATION = r"\\leq|\\geq|\\neq|\\in(?![A-Za-z])|[=<>]"
 ENDS = {r"\infty": ("value", "inf"), r"+\infty": ("value", "inf"), r"-\infty": ("value", "-inf")}
 REALS = ("tuple", "()", (ENDS[r"-\infty"], ENDS[r"\infty"]))
 NUMBER = re.compile(r"(?=.*[0-9])(?:\\frac\{([0-9]+)\}\{([0-9]+)\}|([+-]?[0-9]*\.?[0-9]*))")
-# What may stand left of "=" as a mere name: \text{Area}, (x,y), \frac{dy}{dx}, \frac{AB}{BC}, [ABC], |AB|, AB:BC, m\angle A,
-# x, Area, \theta, \bar x; each with an index, primes or an argument: a_1, f(x), f^{-1}(x), P(A|B).
+# What may stand left of "=" as a mere name: \text{Area}, (x,y), \frac{dy}{dx}, \frac{AB}{BC},
+# [ABC], |AB|, AB:BC, m\angle A, x, Area, \theta, \bar x; each with an index, primes or an argument: a_1,
+# f(x), f^{-1}(x), P(A|B).
 NAME = re.compile(
     r'(?:"[^"]*"|\([a-z\\, ]+\)|\\frac\{(?:[A-Z]+|d\w*)\}\{(?:[A-Z]+|d\w)\}|(?:m )?[][|:A-Z ]+'
     r"|\{?(?:[A-Za-z]|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s|max|min|Pr)|\\bar\s*\{?[A-Za-z]+\}?)\s*\}?)"
-    r"(?:_\{?[\w ]+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\)|(?<=[A-Zr])\s*\([^()]*\))?" % "|".join(latex.GREEK), re.A)
-# Words after mathematics: "cm"^2, cm, miles per hour, apples; but not p.m., directions, or letters such as abc.
-POWER, NO_UNIT = r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?", r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))'
+    r"(?:_\{?[\w ]+\}?)?'*(?:\^\{-1\})?\s*(?:\([\w\", ]+\)|(?<=[A-Zr])\s*\([^()]*\))?"
+    % "|".join(latex.GREEK),
+    re.A,
+)
+# Words after mathematics: "cm"^2, cm, miles per hour, apples; but not p.m., directions, or letters
+# such as abc.
+POWER, NO_UNIT = (
+    r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?",
+    r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))',
+)
 UNIT = re.compile(
-    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}(?:[a-z]{{3,}}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in'
-    rf"|yd|mi|hr|sq|cu)\.?(?:/[a-z]+)?{POWER})+$")
+    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}'
+    r"(?:[a-z]{3,}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in"
+    rf"|yd|mi|hr|sq|cu)\.?(?:/[a-z]+)?{POWER})+$"
+)
 
 
 def _structure(s: str) -> Hashable:
@@ -126,21 +165,30 @@ def _structure(s: str) -> Hashable:
         raise Unreadable
     if s.replace(" ", "") in ENDS:
         return ENDS[s.replace(" ", "")]
-    if number := NUMBER.fullmatch(s):                     # most votes end here, without the parser
+    if number := NUMBER.fullmatch(s):  # most votes end here, without the parser
         return ("value", *latex.digits([MP.mpf(number[1] or number[3]) / MP.mpf(number[2] or 1)]))
     if s[0] == s[-1] == '"' and s.count('"') == 2:
         return _structure(s[1:-1])
-    if matrix := MATRIX.fullmatch(s):                     # a factor in front is one of each entry
+    if matrix := MATRIX.fullmatch(s):  # a factor in front is one of each entry
         times, _, inside = matrix.groups()
         rows = [row.split("&") for row in inside.split(r"\\") if row.strip()]
-        return ("matrix", tuple(tuple(_structure(f"{times}({entry})" if times else entry) for entry in row) for row in rows))
+        return (
+            "matrix",
+            tuple(
+                tuple(_structure(f"{times}({entry})" if times else entry) for entry in row)
+                for row in rows
+            ),
+        )
     parts, separators = _split(s, r"[,;]|\\cup(?![A-Za-z])")
     if separators:
         return _list(parts, separators)
-    if r"\pm" in s or r"\mp" in s:                        # each \pm is free; \mp takes the sign that the first leaves
+    if r"\pm" in s or r"\mp" in s:  # each \pm is free; \mp takes the sign that the first leaves
         if s.count(r"\pm") > 3:
             raise Unreadable
-        return _set(_structure(s.replace(r"\pm", sign, 1).replace(r"\mp", other)) for sign, other in ("+-", "-+"))
+        return _set(
+            _structure(s.replace(r"\pm", sign, 1).replace(r"\mp", other))
+            for sign, other in ("+-", "-+")
+        )
     sides, signs = _split(s, RELATION)
     if signs:
         return _relation(sides, signs)
@@ -148,13 +196,20 @@ def _structure(s: str) -> Hashable:
     if minus:
         return reduce(_meet, [_structure(parts[0]), *map(_but, _members(_structure(parts[1])))])
     around = re.fullmatch(r"(\\\{|[(\[{])(.*?)(\\\}|[)\]}])", s)
-    if around and not _outside(s)[len(around[1]):-1].strip("\0"):
+    if around and not _outside(s)[len(around[1]) : -1].strip("\0"):
         opening, inner, closing = around.groups()
         parts, commas = _split(inner, "[,;]")
         if opening == r"\{" or opening == "{" and commas:
             if any(part.startswith(r"\{") for part in parts):
-                return ("set of sets", tuple(sorted({(part.startswith(r"\{"), _structure(part)) for part in parts}, key=repr)))
-            return _set([_list(parts, commas)])           # {1,1,2} and {1,2} are one
+                return (
+                    "set of sets",
+                    tuple(
+                        sorted(
+                            {(part.startswith(r"\{"), _structure(part)) for part in parts}, key=repr
+                        )
+                    ),
+                )
+            return _set([_list(parts, commas)])  # {1,1,2} and {1,2} are one
         if commas:
             return ("tuple", opening + closing, tuple(map(_structure, parts)))
         if opening + closing in ("()", "[]", "{}"):
@@ -164,16 +219,16 @@ def _structure(s: str) -> Hashable:
         return _structure(number)
     try:
         return latex.scalar(s)
-    except (ValueError, ArithmeticError):                 # unreadable, log 0, 1/0
+    except (ValueError, ArithmeticError):  # unreadable, log 0, 1/0
         return _text(s)
 
 
 def _unit(s: str) -> tuple[str, str | None]:
     """A quantity without its unit, and the unit; None if it has none, or is words alone."""
     unit = UNIT.search(s)
-    if not unit or not re.search(r"[0-9]|\\(?:pi|sqrt|frac)", s[:unit.start()]):
+    if not unit or not re.search(r"[0-9]|\\(?:pi|sqrt|frac)", s[: unit.start()]):
         return s, None
-    return s[:unit.start()], re.sub(r'[\s"]', "", unit[0])
+    return s[: unit.start()], re.sub(r'[\s"]', "", unit[0])
 
 
 def _outside(s: str) -> str:
@@ -205,37 +260,55 @@ def _set(keys, repeats: bool = False) -> Hashable:
 
 def _but(point: Hashable) -> Hashable:
     """All real numbers but one."""
-    return _set([("tuple", "()", (ENDS[r"-\infty"], point)), ("tuple", "()", (point, ENDS[r"\infty"]))])
+    return _set(
+        [("tuple", "()", (ENDS[r"-\infty"], point)), ("tuple", "()", (point, ENDS[r"\infty"]))]
+    )
 
 
 def _meet(left: Hashable, right: Hashable) -> Hashable:
     """What two unions of intervals have in common."""
     both = []
     for pair in product(_members(left), _members(right)):
-        low, _, left_end, opening = max((MP.mpf(low[1]), ends[0] == "(", low, ends[0]) for _, ends, (low, _) in pair)
-        high, _, right_end, closing = min((MP.mpf(high[1]), ends[1] == "]", high, ends[1]) for _, ends, (_, high) in pair)
+        low, _, left_end, opening = max(
+            (MP.mpf(low[1]), ends[0] == "(", low, ends[0]) for _, ends, (low, _) in pair
+        )
+        high, _, right_end, closing = min(
+            (MP.mpf(high[1]), ends[1] == "]", high, ends[1]) for _, ends, (_, high) in pair
+        )
         if low < high:
             both.append(("tuple", opening + closing, (left_end, right_end)))
     return _set(both)
 
 
 def _list(parts: list[str], separators: list[str]) -> Hashable:
-    """1,-2 and x=1, x=-2 have no order; x=1, y=2 is the point (1,2), its names in order; x>2, x<5 is 2<x<5."""
+    """1,-2 and x=1, x=-2 have no order; x=1, y=2 is the point (1,2), its names in order; x>2, x<5
+    is 2<x<5."""
     names = [part.split("=")[0].strip() for part in parts if part.count("=") == 1]
-    if len(parts) == len({name.split("_")[0] for name in names}) > 1 and all(map(NAME.fullmatch, names)):
+    if len(parts) == len({name.split("_")[0] for name in names}) > 1 and all(
+        map(NAME.fullmatch, names)
+    ):
         values = tuple(_structure(part) for _, part in sorted(zip(names, parts)))
         return ("tuple", "()", values) if "," in separators else ("either", *sorted(names), values)
-    name, unequal, _ = parts[0].partition(r"\neq")        # x != 1, 2 is x != 1, x != 2
-    parts = [name + unequal + part if unequal and not re.search(RELATION, part) else part for part in parts]
+    name, unequal, _ = parts[0].partition(r"\neq")  # x != 1, 2 is x != 1, x != 2
+    parts = [
+        name + unequal + part if unequal and not re.search(RELATION, part) else part
+        for part in parts
+    ]
     keys = list(map(_structure, parts))
     if set(separators) == {","} and all(re.search(r"[<>]|\\[lgn]eq", part) for part in parts):
-        letters = ["".join(sorted(set(re.findall(r"(?<![\\A-Za-z])[A-Za-z]", part)))) for part in parts]
+        letters = [
+            "".join(sorted(set(re.findall(r"(?<![\\A-Za-z])[A-Za-z]", part)))) for part in parts
+        ]
         if len(set(letters)) > 1:
             return ("conditions", tuple(sorted(zip(letters, keys), key=repr)))
-        if len(letters[0]) == 1 and "inequality" not in {key[0] for key in keys} and (both := reduce(_meet, keys))[1]:
+        if (
+            len(letters[0]) == 1
+            and "inequality" not in {key[0] for key in keys}
+            and (both := reduce(_meet, keys))[1]
+        ):
             return both
     units = [_unit(part)[1] for part in parts]
-    if len(set(units) - {None}) > 1:                      # 2 apples, 3 pears
+    if len(set(units) - {None}) > 1:  # 2 apples, 3 pears
         return ("units", tuple(sorted(zip(units, keys), key=repr)))
     return _set(keys, repeats=True)
 
@@ -243,35 +316,54 @@ def _list(parts: list[str], separators: list[str]) -> Hashable:
 def _relation(sides: list[str], signs: list[str]) -> Hashable:
     """x=5 is 5, x>5 is (5,oo), 1<x<=2 is (1,2]; other equations are known up to a factor."""
     if set(signs) == {"="}:
-        if NAME.fullmatch(sides[-1]) and not NAME.fullmatch(sides[0]):                  # 5 = x
+        if NAME.fullmatch(sides[-1]) and not NAME.fullmatch(sides[0]):  # 5 = x
             sides = sides[::-1]
-        left, right = sides[0], sides[-1]                 # of x = 10/2 = 5 the last
+        left, right = sides[0], sides[-1]  # of x = 10/2 = 5 the last
         curve = left == "x" and re.search(r"(?<![A-Za-z\\])y", right)
         named = not left or NAME.fullmatch(left) and not curve
-        return _structure(right) if named or _structure(left) == _structure(right) else _compare(left, "=", right)
+        return (
+            _structure(right)
+            if named or _structure(left) == _structure(right)
+            else _compare(left, "=", right)
+        )
     if NAME.fullmatch(sides[0]) and signs in ([r"\in"], [r"\neq"]):
         return _structure(sides[1]) if signs == [r"\in"] else _but(_structure(sides[1]))
-    if signs[0] in (">", r"\geq"):                        # read every chain from small to large
+    if signs[0] in (">", r"\geq"):  # read every chain from small to large
         sides, signs = sides[::-1], [{">": "<", r"\geq": r"\leq"}.get(sign) for sign in signs[::-1]]
     if not set(signs) <= {"<", r"\leq"}:
         raise Unreadable
     names = [side for side in sides if NAME.fullmatch(side)]
-    sides = ["n_{0}" if [side] == names and len(side) > 1 else side for side in sides]  # f(x) > 2, AB > 2
-    steps = [_compare(a, sign, b) for a, sign, b in zip(sides, signs, sides[1:]) if a not in ENDS and b not in ENDS]
-    return reduce(_meet, steps, REALS) if all(step[0] == "tuple" for step in steps) else ("inequality", *steps)
+    sides = [
+        "n_{0}" if [side] == names and len(side) > 1 else side for side in sides
+    ]  # f(x) > 2, AB > 2
+    steps = [
+        _compare(a, sign, b)
+        for a, sign, b in zip(sides, signs, sides[1:])
+        if a not in ENDS and b not in ENDS
+    ]
+    return (
+        reduce(_meet, steps, REALS)
+        if all(step[0] == "tuple" for step in steps)
+        else ("inequality", *steps)
+    )
 
 
-STEP = 1001.25               # of the points at which a line is told from a curve: |x + 2| > 3 is not x + 2 > 3
+STEP = 1001.25  # of the points at which a line is told from a curve: |x + 2| > 3 is not x + 2 > 3
 
 
 def _compare(left: str, sign: str, right: str) -> Hashable:
-    """An equation in y or one letter, or an inequality in one, is solved if it is of degree one: 2x < 6 is (-oo,3), y - 2x = 3 is
+    """An equation in y or one letter, or an inequality in one, is solved if it is of degree one:
+    2x < 6 is (-oo,3), y - 2x = 3 is
     2x + 3. Of others, left - right is known up to a factor, in inequalities a positive one."""
     difference = f"({left})-({right})"
     letters = latex.variables(difference)
     letter = "y" if sign == "=" and "y" in letters else min(letters) if len(letters) == 1 else None
-    at = letter and list(zip(*(latex.values(difference, **{letter: MP.mpf(1 + n * STEP)}) for n in (-1, 0, 1))))
-    if letter and all(a != b and not latex.clean(a - 2 * b + c, abs(b)) for a, b, c in at):     # of degree one
+    at = letter and list(
+        zip(*(latex.values(difference, **{letter: MP.mpf(1 + n * STEP)}) for n in (-1, 0, 1)))
+    )
+    if letter and all(
+        a != b and not latex.clean(a - 2 * b + c, abs(b)) for a, b, c in at
+    ):  # of degree one
         root = ("value", *latex.digits([1 - STEP * b / (b - a) for a, b, _ in at]))
         if sign == "=":
             return root
@@ -280,6 +372,6 @@ def _compare(left: str, sign: str, right: str) -> Hashable:
         return ("tuple", "[)" if sign == r"\leq" else "()", (root, ENDS[r"\infty"]))
     values = latex.values(difference)
     scale = values[0] if sign == "=" else abs(values[0])
-    if len(digits := latex.digits([value / scale for value in values])) == 1:           # no variables: 1 = 2
+    if len(digits := latex.digits([value / scale for value in values])) == 1:  # no variables: 1 = 2
         raise Unreadable
     return (sign, *digits)
