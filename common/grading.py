@@ -136,8 +136,8 @@ ENDS = {r"\infty": ("value", "inf"), r"+\infty": ("value", "inf"), r"-\infty": (
 REALS = ("tuple", "()", (ENDS[r"-\infty"], ENDS[r"\infty"]))
 NUMBER = re.compile(r"(?=.*[0-9])(?:\\frac\{([0-9]+)\}\{([0-9]+)\}|([+-]?[0-9]*\.?[0-9]*))")
 # What may stand left of "=" as a mere name: \text{Area}, (x,y), \frac{dy}{dx}, \frac{AB}{BC},
-# [ABC], |AB|, AB:BC, m\angle A, x, Area, \theta, \bar x; each with an index, primes or an argument: a_1,
-# f(x), f^{-1}(x), P(A|B).
+# [ABC], |AB|, AB:BC, m\angle A, x, Area, \theta, \bar x; each with an index, primes or an argument:
+# a_1, f(x), f^{-1}(x), P(A|B).
 NAME = re.compile(
     r'(?:"[^"]*"|\([a-z\\, ]+\)|\\frac\{(?:[A-Z]+|d\w*)\}\{(?:[A-Z]+|d\w)\}|(?:m )?[][|:A-Z ]+'
     r"|\{?(?:[A-Za-z]|[A-Za-z]{3,}[A-Za-z ]*|\\(?:%s|max|min|Pr)|\\bar\s*\{?[A-Za-z]+\}?)\s*\}?)"

@@ -21,7 +21,13 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from bench_curves import ROOT, auc, by_problem, difference, step_scores  # which also makes common/ and tiny/ importable
+from bench_curves import (
+    ROOT,
+    auc,
+    by_problem,
+    difference,
+    step_scores,
+)  # which also makes common/ and tiny/ importable
 from bench_search import command_and_commit
 
 from common import grading
@@ -31,7 +37,9 @@ SCRIPTS = ["best_of_n", "dvts"]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--policy", default="tiny/policy")
     parser.add_argument("--prm", default="tiny/prm")
     parser.add_argument("--problems", default="tiny/problems.jsonl")
@@ -40,7 +48,9 @@ def main():
     parser.add_argument("--limit", type=int, default=200, help="problems (default: 200)")
     parser.add_argument("--report", type=Path, default=ROOT / "results/4bit.md")
     args = parser.parse_args()
-    jobs = list(itertools.product(SCRIPTS, PRECISIONS, PRECISIONS, args.seeds))  # (script, of the policy, of the PRM, seed)
+    jobs = list(
+        itertools.product(SCRIPTS, PRECISIONS, PRECISIONS, args.seeds)
+    )  # (script, of the policy, of the PRM, seed)
     for job in jobs:
         run(job, args)
     results = {job: read(path(job, args), args.limit) for job in jobs}
@@ -59,10 +69,33 @@ def run(job, args):
     (script, policy, prm, seed), output = job, path(job, args)
     if output.exists() and len(read(output, args.limit)) == args.limit:
         return
-    command = [sys.executable, f"{script}.py", "--policy", args.policy, "--prm", args.prm, "--problems", args.problems, "--n", str(args.n),
-               "--seed", str(seed), "--limit", str(args.limit), "--output", str(output), *["--policy-4bit"] * PRECISIONS[policy],
-               "--prm-4bit" if PRECISIONS[prm] else "--no-prm-4bit"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"OMP_NUM_THREADS": "1", **os.environ})
+    command = [
+        sys.executable,
+        f"{script}.py",
+        "--policy",
+        args.policy,
+        "--prm",
+        args.prm,
+        "--problems",
+        args.problems,
+        "--n",
+        str(args.n),
+        "--seed",
+        str(seed),
+        "--limit",
+        str(args.limit),
+        "--output",
+        str(output),
+        *["--policy-4bit"] * PRECISIONS[policy],
+        "--prm-4bit" if PRECISIONS[prm] else "--no-prm-4bit",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"OMP_NUM_THREADS": "1", **os.environ},
+    )
     if done.returncode:
         sys.exit(done.stderr)
     output.with_suffix(".txt").write_text(done.stdout)
@@ -70,7 +103,7 @@ def run(job, args):
 
 
 def read(file, limit) -> list[dict]:
-    return [json.loads(line) for line in file.read_text().splitlines()[1:limit + 1]]
+    return [json.loads(line) for line in file.read_text().splitlines()[1 : limit + 1]]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -89,7 +122,10 @@ def spearman(a, b) -> float:
 def agreement(row_a, row_b) -> float:
     """Share of pairs of a problem's solutions that both PRMs put into the same order by their last score."""
     a, b = ([c["scores"][-1] for c in row["completions"] if c["scores"]] for row in (row_a, row_b))
-    pairs = [(a[i] - a[j]) * (b[i] - b[j]) > 0 or a[i] == a[j] and b[i] == b[j] for i, j in itertools.combinations(range(len(a)), 2)]
+    pairs = [
+        (a[i] - a[j]) * (b[i] - b[j]) > 0 or a[i] == a[j] and b[i] == b[j]
+        for i, j in itertools.combinations(range(len(a)), 2)
+    ]
     return mean(pairs) if pairs else 1.0
 
 
@@ -99,7 +135,9 @@ def solution_scores(rows_of_seeds) -> tuple[list[float], list[float]]:
     for row in itertools.chain(*rows_of_seeds):
         for completion in row["completions"]:
             if completion["answer"] and completion["scores"]:
-                (right if grading.is_correct(completion["answer"], row["answer"]) else wrong).append(completion["scores"][-1])
+                (
+                    right if grading.is_correct(completion["answer"], row["answer"]) else wrong
+                ).append(completion["scores"][-1])
     return right, wrong
 
 
@@ -114,43 +152,91 @@ def write_report(results, args) -> str:
     from common import inputs
     from common.prm import load_prm
 
-    folders, device = (inputs.model_folder(args.policy, "--policy"), inputs.model_folder(args.prm, "--prm")), inputs.device()
+    folders, device = (
+        (inputs.model_folder(args.policy, "--policy"), inputs.model_folder(args.prm, "--prm")),
+        inputs.device(),
+    )
     of = lambda script, policy, prm: [results[script, policy, prm, seed] for seed in args.seeds]
     full, quantized = of("best_of_n", "full", "full"), of("best_of_n", "full", "4-bit")
     together = list(zip(itertools.chain(*full), itertools.chain(*quantized), strict=True))
-    both = [(x, y) for a, b in together for c, d in zip(a["completions"], b["completions"], strict=True) for x, y in zip(c["scores"], d["scores"], strict=True)]
-    assert all(c["text"] == d["text"] for a, b in together for c, d in zip(a["completions"], b["completions"])), "not the same samples"
-    where = torch.cuda.get_device_name() + ", bfloat16" if device.type == "cuda" else "CPU, one thread, float32"
+    both = [
+        (x, y)
+        for a, b in together
+        for c, d in zip(a["completions"], b["completions"], strict=True)
+        for x, y in zip(c["scores"], d["scores"], strict=True)
+    ]
+    assert all(
+        c["text"] == d["text"]
+        for a, b in together
+        for c, d in zip(a["completions"], b["completions"])
+    ), "not the same samples"
+    where = (
+        torch.cuda.get_device_name() + ", bfloat16"
+        if device.type == "cuda"
+        else "CPU, one thread, float32"
+    )
     lines = [
-        "# What 4-bit weights cost", "",
+        "# What 4-bit weights cost",
+        "",
         f"{command_and_commit()} ({args.policy}, {args.prm}; {args.limit} problems, "
         f"seeds {', '.join(map(str, args.seeds))}, n = {args.n}; {where}). 4-bit is NF4 with double quantization; embeddings and what "
-        "makes the scores stay as they are. +- is one standard error over problems.", "",
-        "## The PRM's scores of the same solutions", "", "| | full precision | 4-bit |", "|---|---:|---:|",
+        "makes the scores stay as they are. +- is one standard error over problems.",
+        "",
+        "## The PRM's scores of the same solutions",
+        "",
+        "| | full precision | 4-bit |",
+        "|---|---:|---:|",
     ]
     if args.problems == "tiny/problems.jsonl":
-        lines.append(f"| AUC, right steps against wrong ones | {auc(*step_scores(full)):.4f} | {auc(*step_scores(quantized)):.4f} |")
+        lines.append(
+            f"| AUC, right steps against wrong ones | {auc(*step_scores(full)):.4f} | {auc(*step_scores(quantized)):.4f} |"
+        )
     lines += [
-        f"| AUC, right solutions against wrong ones | {auc(*solution_scores(full)):.4f} | {auc(*solution_scores(quantized)):.4f} |", "",
+        f"| AUC, right solutions against wrong ones | {auc(*solution_scores(full)):.4f} | {auc(*solution_scores(quantized)):.4f} |",
+        "",
         f"Between the two, on {len(both):,} steps: rank correlation (Spearman) {spearman(*zip(*both)):.4f}, mean difference of a score "
-        f"{mean(abs(x - y) for x, y in both):.4f}. Of two solutions of one problem both prefer the same in {100 * mean(agreement(a, b) for a, b in together):.1f} % of cases.", "",
-        "## Accuracy, memory and time", "",
-        "| | policy | PRM | best, % | weighted, % | against both in full | seconds a problem | peak memory, GiB |", "|---|---|---|---:|---:|---:|---:|---:|",
+        f"{mean(abs(x - y) for x, y in both):.4f}. Of two solutions of one problem both prefer the same in {100 * mean(agreement(a, b) for a, b in together):.1f} % of cases.",
+        "",
+        "## Accuracy, memory and time",
+        "",
+        "| | policy | PRM | best, % | weighted, % | against both in full | seconds a problem | peak memory, GiB |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
     ]
     right = lambda rule: lambda row: row["correct"][rule]
     for script, policy, prm in itertools.product(SCRIPTS, PRECISIONS, PRECISIONS):
         rows = of(script, policy, prm)
-        cells = [f"{100 * a:.1f} ± {100 * e:.1f}" for a, e in (by_problem(rows, right(rule)) for rule in ("best", "weighted"))]
-        change, error = difference(rows, right("weighted"), of(script, "full", "full"), right("weighted"))
-        texts = [path((script, policy, prm, seed), args).with_suffix(".txt").read_text() for seed in args.seeds]
+        cells = [
+            f"{100 * a:.1f} ± {100 * e:.1f}"
+            for a, e in (by_problem(rows, right(rule)) for rule in ("best", "weighted"))
+        ]
+        change, error = difference(
+            rows, right("weighted"), of(script, "full", "full"), right("weighted")
+        )
+        texts = [
+            path((script, policy, prm, seed), args).with_suffix(".txt").read_text()
+            for seed in args.seeds
+        ]
         memory = max(float(re.search(r"peak memory ([\d.]+)", text)[1]) for text in texts)
         seconds = mean(row["usage"]["seconds"] for row in itertools.chain(*rows))
-        cells += ["" if policy == prm == "full" else f"{100 * change:+.1f} ± {100 * error:.1f}", f"{seconds:.2f}", f"{memory:.2f}"]
+        cells += [
+            "" if policy == prm == "full" else f"{100 * change:+.1f} ± {100 * error:.1f}",
+            f"{seconds:.2f}",
+            f"{memory:.2f}",
+        ]
         lines.append(f"| {script}.py | {policy} | {prm} | " + " | ".join(cells) + " |")
     lines += ["", "Weights alone, in MB:", "", "| | full precision | 4-bit |", "|---|---:|---:|"]
-    for name, load in [("policy", lambda four_bit: beam.load_policy(folders[0], four_bit=four_bit, device=device)[0]),
-                       ("PRM", lambda four_bit: load_prm(folders[1], four_bit=four_bit, device=device).model)]:
-        lines.append(f"| {name} | " + " | ".join(megabytes(lambda: load(four_bit)) for four_bit in PRECISIONS.values()) + " |")
+    for name, load in [
+        (
+            "policy",
+            lambda four_bit: beam.load_policy(folders[0], four_bit=four_bit, device=device)[0],
+        ),
+        ("PRM", lambda four_bit: load_prm(folders[1], four_bit=four_bit, device=device).model),
+    ]:
+        lines.append(
+            f"| {name} | "
+            + " | ".join(megabytes(lambda: load(four_bit)) for four_bit in PRECISIONS.values())
+            + " |"
+        )
     return "\n".join(lines) + "\n"
 
 

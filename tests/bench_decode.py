@@ -33,11 +33,14 @@ from common import inputs
 NO_KERNELS = set(
     "alias as_strided chunk contiguous detach empty empty_like empty_strided expand expand_as is_nonzero item lift_fresh narrow new_empty "
     "permute reshape resize_ result_type select slice split squeeze t to transpose unbind unsqueeze view view_as "
-    "_local_scalar_dense _reshape_alias _unsafe_view".split())
+    "_local_scalar_dense _reshape_alias _unsafe_view".split()
+)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--prompt", type=int, default=400, help="tokens")
@@ -47,12 +50,24 @@ def main():
     torch.set_num_threads(1)
     inductor.cpp.enable_kernel_profile = True  # or a fused loop on a CPU would not be seen
     policy, tokenizer = make_policy(args.layers, device)
-    ends, prompt = beam.step_ends(tokenizer, policy), [5 + token % 900 for token in range(args.prompt)]
+    ends, prompt = (
+        beam.step_ends(tokenizer, policy),
+        [5 + token % 900 for token in range(args.prompt)],
+    )
     uniforms = torch.rand(args.rows, 256, generator=torch.Generator().manual_seed(0))
 
     def write():
         prefixes = beam.prefill(policy, [prompt])
-        return beam.sample_steps(policy, prefixes, [0] * args.rows, uniforms, [256] * args.rows, ends, temperature=1.0, top_p=1.0)[0]
+        return beam.sample_steps(
+            policy,
+            prefixes,
+            [0] * args.rows,
+            uniforms,
+            [256] * args.rows,
+            ends,
+            temperature=1.0,
+            top_p=1.0,
+        )[0]
 
     steps, lines = write(), [line("as it is", policy, write)]
     print(lines[0], flush=True)
@@ -65,13 +80,19 @@ def main():
     breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
     print(lines[1], flush=True)
 
-    where = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU, one thread, narrow layers: the milliseconds say nothing of a GPU"
+    where = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else "a CPU, one thread, narrow layers: the milliseconds say nothing of a GPU"
+    )
     lengths = list(map(len, steps))
     args.out.write_text(
         f"# What a decoding iteration asks of the machine\n\n{command_and_commit()} on {where}.\n{args.rows} rows, {args.layers} layers, "
         f"a prompt of {args.prompt} tokens, steps of {min(lengths)} to {max(lengths)}.\n\n"
         "| the model's forward | kernels an iteration, in the model | around it | waits of the host | ms an iteration |\n|---|---:|---:|---:|---:|\n"
-        + "\n".join(lines) + f"\n\nCompiling took {compiling:.0f} s: {graphs} graphs, {breaks} breaks in them. The tokens are the same.\n")
+        + "\n".join(lines)
+        + f"\n\nCompiling took {compiling:.0f} s: {graphs} graphs, {breaks} breaks in them. The tokens are the same.\n"
+    )
 
 
 def line(way, policy, write) -> str:
@@ -94,13 +115,19 @@ def line(way, policy, write) -> str:
     events = profiler.events()
     kernels = Counter(within(event, "the model") for event in events if is_kernel(event))
     waits = sum(event.name == "aten::_local_scalar_dense" for event in events)
-    return (f"| {way} | {kernels[True] / iterations:.0f} | {kernels[False] / iterations:.0f} | {waits / iterations:.1f} | "
-            f"{1000 * seconds / iterations:.1f} |")
+    return (
+        f"| {way} | {kernels[True] / iterations:.0f} | {kernels[False] / iterations:.0f} | {waits / iterations:.1f} | "
+        f"{1000 * seconds / iterations:.1f} |"
+    )
 
 
 def is_kernel(event) -> bool:
     fused = event.name.startswith(("cpp_fused", "triton_"))
-    return fused or computes(event.name) and not any(computes(child.name) for child in event.cpu_children)
+    return (
+        fused
+        or computes(event.name)
+        and not any(computes(child.name) for child in event.cpu_children)
+    )
 
 
 def computes(name) -> bool:
@@ -116,11 +143,19 @@ def make_policy(layers, device):
     _, tokenizer, _ = bundled_pair()
     wide = device.type == "cuda"
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=2048 if wide else 128, num_hidden_layers=layers, num_attention_heads=32 if wide else 2,
-        num_key_value_heads=8 if wide else 1, head_dim=64, intermediate_size=8192 if wide else 512, max_position_embeddings=8192,
+        vocab_size=len(tokenizer),
+        hidden_size=2048 if wide else 128,
+        num_hidden_layers=layers,
+        num_attention_heads=32 if wide else 2,
+        num_key_value_heads=8 if wide else 1,
+        head_dim=64,
+        intermediate_size=8192 if wide else 512,
+        max_position_embeddings=8192,
     )
     torch.manual_seed(0)
-    policy = random_policy(config, tokenizer, of_step=40, of_text=400, dtype=torch.bfloat16 if wide else torch.float32)
+    policy = random_policy(
+        config, tokenizer, of_step=40, of_text=400, dtype=torch.bfloat16 if wide else torch.float32
+    )
     return policy.to(device), tokenizer
 
 

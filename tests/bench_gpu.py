@@ -43,22 +43,43 @@ SHAPES = {  # hidden, layers, heads, kv heads, head_dim, intermediate, vocabular
     "8B, caches": (64, 32, 32, 8, 128, 64, 1024, False),
     "small": (128, 2, 4, 2, 32, 256, 1024, True),
 }
-QUESTION = " ".join(["Start with 12. Add 5, multiply by 2, subtract 9, add 30, divide by 5, add 17. What is the result?"] * 6)
+QUESTION = " ".join(
+    [
+        "Start with 12. Add 5, multiply by 2, subtract 9, add 30, divide by 5, add 17. What is the result?"
+    ]
+    * 6
+)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shapes", choices=["true", "caches", "small"], default="true")
-    parser.add_argument("--cases", nargs="+", default=["64:12", "256:24"], help="n:GB of memory, each (default: 64:12 256:24)")
-    parser.add_argument("--bandwidth", type=float, default=4800, help="of the card's memory, GB/s (default: 4800, of an H200)")
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        default=["64:12", "256:24"],
+        help="n:GB of memory, each (default: 64:12 256:24)",
+    )
+    parser.add_argument(
+        "--bandwidth",
+        type=float,
+        default=4800,
+        help="of the card's memory, GB/s (default: 4800, of an H200)",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=1024)
-    parser.add_argument("--compile", action="store_true", help="compile the policy's forward before the first case")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the policy's forward before the first case"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "results/gpu.md")
     args = parser.parse_args()
     logging.disable_progress_bar()
     device = inputs.device()
     if device.type != "cuda" and args.shapes == "true":
-        sys.exit("bench_gpu.py: no CUDA GPU here: add --shapes caches or small to see it run on a CPU")
+        sys.exit(
+            "bench_gpu.py: no CUDA GPU here: add --shapes caches or small to see it run on a CPU"
+        )
 
     policy, tokenizer, prm = make_pair(args.shapes, device)
     if args.shapes == "caches":
@@ -66,36 +87,72 @@ def main():
     if args.compile:
         policy.base_model.forward = torch.compile(policy.base_model.forward, dynamic=True)
         prefixes, ends = dvts.prefill(policy, [[5] * 200]), dvts.step_ends(tokenizer, policy)
-        dvts.sample_steps(policy, prefixes, [0] * 64, torch.rand(64, 200), [200] * 64, ends, temperature=1.0, top_p=1.0)
+        dvts.sample_steps(
+            policy,
+            prefixes,
+            [0] * 64,
+            torch.rand(64, 200),
+            [200] * 64,
+            ends,
+            temperature=1.0,
+            top_p=1.0,
+        )
     meters = {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}
     iterations = Iterations(policy)
-    lines = ["| n | memory allowed, GB | peak, GB | s | tokens | tokens/s | policy iterations | ms an iteration | share of the bandwidth limit "
-             "| policy positions a token | PRM positions a token |", "|" + "---:|" * 11]
+    lines = [
+        "| n | memory allowed, GB | peak, GB | s | tokens | tokens/s | policy iterations | ms an iteration | share of the bandwidth limit "
+        "| policy positions a token | PRM positions a token |",
+        "|" + "---:|" * 11,
+    ]
     for case in args.cases:
         n, gigabytes = map(int, case.split(":"))
         if device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / torch.cuda.get_device_properties(0).total_memory))
+            torch.cuda.set_per_process_memory_fraction(
+                min(1.0, gigabytes * 1e9 / torch.cuda.get_device_properties(0).total_memory)
+            )
             torch.cuda.reset_peak_memory_stats()
         for meter in (iterations, *meters.values()):
             meter.take()
         start = time.perf_counter()
         with Memory() as memory:
             _, (tokens,) = dvts.dvts(
-                policy, tokenizer, prm, [QUESTION], [torch.Generator().manual_seed(0)], n=n, beam_width=4, max_steps=40,
-                temperature=1.0, top_p=1.0, max_new_tokens=args.max_new_tokens, reduce=inputs.REDUCE["last"],
+                policy,
+                tokenizer,
+                prm,
+                [QUESTION],
+                [torch.Generator().manual_seed(0)],
+                n=n,
+                beam_width=4,
+                max_steps=40,
+                temperature=1.0,
+                top_p=1.0,
+                max_new_tokens=args.max_new_tokens,
+                reduce=inputs.REDUCE["last"],
                 on_step=lambda step, rows: print(f"step {step}, {rows} rows", flush=True),
             )
         seconds, (count, in_policy) = time.perf_counter() - start, iterations.take()
         peak = (torch.cuda.max_memory_reserved() if device.type == "cuda" else memory.grown) / 1e9
         positions = {name: meter.take()[0] for name, meter in meters.items()}
         limit = sum(p.nbytes for p in policy.parameters()) / (args.bandwidth * 1e9)
-        lines.append(f"| {n} | {gigabytes} | {peak:.1f} | {seconds:.1f} | {tokens:,} | {tokens / seconds:,.0f} | {count:,} | "
-                     f"{1000 * in_policy / count:.1f} | {limit * count / in_policy:.1%} | {positions['policy'] / tokens:.2f} | {positions['prm'] / tokens:.2f} |")
+        lines.append(
+            f"| {n} | {gigabytes} | {peak:.1f} | {seconds:.1f} | {tokens:,} | {tokens / seconds:,.0f} | {count:,} | "
+            f"{1000 * in_policy / count:.1f} | {limit * count / in_policy:.1%} | {positions['policy'] / tokens:.2f} | {positions['prm'] / tokens:.2f} |"
+        )
         print(lines[-1], flush=True)
-    where = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU: only the counts mean something"
-    where += ", and the peak, what the process grew by, to which the weights come" * (args.shapes == "caches")
-    args.out.write_text(f"# DVTS at the true sizes\n\n{command_and_commit()} on {where}. Random weights.\n\n" + "\n".join(lines) + "\n")
+    where = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else "a CPU: only the counts mean something"
+    )
+    where += ", and the peak, what the process grew by, to which the weights come" * (
+        args.shapes == "caches"
+    )
+    args.out.write_text(
+        f"# DVTS at the true sizes\n\n{command_and_commit()} on {where}. Random weights.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
 
 
 class Iterations:
@@ -127,11 +184,22 @@ class Iterations:
 def make_pair(shapes, device):
     _, tokenizer, prm = bundled_pair()
     torch.manual_seed(0)
-    one, eight = {"true": ("1B", "8B"), "caches": ("1B, caches", "8B, caches"), "small": ("small", "small")}[shapes]
-    policy, judge = make_model(one, device, four_bit=False), make_model(eight, device, four_bit=True).model
+    one, eight = {
+        "true": ("1B", "8B"),
+        "caches": ("1B, caches", "8B, caches"),
+        "small": ("small", "small"),
+    }[shapes]
+    policy, judge = (
+        make_model(one, device, four_bit=False),
+        make_model(eight, device, four_bit=True).model,
+    )
     bias = end_bias(tokenizer, policy.config.vocab_size, of_step=40, of_text=400)
-    policy.lm_head.register_forward_hook(lambda module, inputs, logits: 0.02 * logits + bias.to(logits.device, logits.dtype))
-    policy.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id], pad_token_id=policy.config.vocab_size - 1)
+    policy.lm_head.register_forward_hook(
+        lambda module, inputs, logits: 0.02 * logits + bias.to(logits.device, logits.dtype)
+    )
+    policy.generation_config = GenerationConfig(
+        eos_token_id=[tokenizer.eos_token_id], pad_token_id=policy.config.vocab_size - 1
+    )
     return policy, tokenizer, PRM(judge, tokenizer, random_family(prm, judge))
 
 
@@ -139,18 +207,35 @@ def make_model(shape, device, four_bit) -> LlamaForCausalLM:
     """Random bfloat16 weights on the device; with four_bit, all linear layers but the head in NF4, one layer at a time."""
     hidden, layers, heads, kv_heads, head_dim, intermediate, vocabulary, tied = SHAPES[shape]
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads,
-        head_dim=head_dim, intermediate_size=intermediate, max_position_embeddings=8192, rope_theta=500000.0, tie_word_embeddings=tied,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=intermediate,
+        max_position_embeddings=8192,
+        rope_theta=500000.0,
+        tie_word_embeddings=tied,
         dtype=torch.bfloat16,
     )
     with torch.device("meta"):
         model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
     with device:
-        rotary = type(model.model.rotary_emb)(config)  # its frequencies are no weights: they must be computed
-    for block in [*model.model.layers, model.model.embed_tokens, model.model.norm, *([] if tied or four_bit else [model.lm_head])]:
+        rotary = type(model.model.rotary_emb)(
+            config
+        )  # its frequencies are no weights: they must be computed
+    for block in [
+        *model.model.layers,
+        model.model.embed_tokens,
+        model.model.norm,
+        *([] if tied or four_bit else [model.lm_head]),
+    ]:
         block.to_empty(device=device)
         for weight in block.parameters():
-            torch.nn.init.ones_(weight) if weight.ndim == 1 else torch.nn.init.normal_(weight, std=0.02)
+            torch.nn.init.ones_(weight) if weight.ndim == 1 else torch.nn.init.normal_(
+                weight, std=0.02
+            )
         if four_bit and block in list(model.model.layers):
             for parent in (block.self_attn, block.mlp):
                 for name, linear in list(parent.named_children()):
@@ -164,9 +249,16 @@ def make_model(shape, device, four_bit) -> LlamaForCausalLM:
 
 def quantized(linear: torch.nn.Linear) -> bnb.nn.Linear4bit:
     new = bnb.nn.Linear4bit(
-        linear.in_features, linear.out_features, bias=False, compute_dtype=torch.bfloat16, compress_statistics=True, quant_type="nf4"
+        linear.in_features,
+        linear.out_features,
+        bias=False,
+        compute_dtype=torch.bfloat16,
+        compress_statistics=True,
+        quant_type="nf4",
     )
-    new.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4")
+    new.weight = bnb.nn.Params4bit(
+        linear.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
+    )
     return new.to(linear.weight.device)
 
 

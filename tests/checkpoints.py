@@ -9,8 +9,23 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 # Llama 3 writes BOS and trims whatever it is given; 3.2 asks the clock for the date where a program has one.
 LLAMA_TEMPLATE = """\
@@ -48,44 +63,128 @@ QWEN_TEMPLATE = """\
 
 def byte_level(special) -> Tokenizer:
     """Byte-level BPE as Llama 3 and Qwen have it: separators join what precedes them (".\n\n" is one), digits stay single."""
-    merges = [("Ċ", "Ċ"), (".", "ĊĊ"), ("$", "ĊĊ"), (":", "Ċ"), ("#", "#"), ("t", "e"), ("te", "p"), ("S", "tep"), ("Ġ", "Step"), ("Ġ", "+")]
-    pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + [first + second for first, second in merges]
+    merges = [
+        ("Ċ", "Ċ"),
+        (".", "ĊĊ"),
+        ("$", "ĊĊ"),
+        (":", "Ċ"),
+        ("#", "#"),
+        ("t", "e"),
+        ("te", "p"),
+        ("S", "tep"),
+        ("Ġ", "Step"),
+        ("Ġ", "+"),
+    ]
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + [
+        first + second for first, second in merges
+    ]
     bpe = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges))
     words = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(words), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(words), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     bpe.decoder = decoders.ByteLevel()
     bpe.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     return bpe
 
 
 def llama_tokenizer() -> PreTrainedTokenizerFast:
-    bpe = byte_level(["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>"])
+    bpe = byte_level(
+        [
+            "<|begin_of_text|>",
+            "<|end_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eom_id|>",
+            "<|eot_id|>",
+        ]
+    )
     bos = bpe.token_to_id("<|begin_of_text|>")
-    bpe.post_processor = processors.TemplateProcessing(single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", bos)])
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", chat_template=LLAMA_TEMPLATE)
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", bos)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<|begin_of_text|>",
+        eos_token="<|eot_id|>",
+        chat_template=LLAMA_TEMPLATE,
+    )
 
 
 def qwen_tokenizer(**tokens) -> PreTrainedTokenizerFast:
     bpe = byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra_0>"])
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=QWEN_TEMPLATE, **tokens)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=QWEN_TEMPLATE,
+        **tokens,
+    )
 
 
 def mistral_tokenizer() -> PreTrainedTokenizerFast:
     """Sentencepiece's habits: a "▁" for a space and before whatever begins a string; bytes, such as the line break's, for the rest."""
-    merges = [("▁", "к"), ("▁к", "и"), ("▁", "+"), ("▁", "-"), ("▁", "a"), ("▁", "S"), ("t", "e"), ("S", "te"), ("Ste", "p"), ("▁", "Step")]
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(33, 127)), "к", "и"]
+    merges = [
+        ("▁", "к"),
+        ("▁к", "и"),
+        ("▁", "+"),
+        ("▁", "-"),
+        ("▁", "a"),
+        ("▁", "S"),
+        ("t", "e"),
+        ("S", "te"),
+        ("Ste", "p"),
+        ("▁", "Step"),
+    ]
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        *map(chr, range(33, 127)),
+        "к",
+        "и",
+    ]
     pieces += [first + second for first, second in merges]
-    bpe = Tokenizer(models.BPE({piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    bpe = Tokenizer(
+        models.BPE(
+            {piece: i for i, piece in enumerate(dict.fromkeys(pieces))},
+            merges,
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
     bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    bpe.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    bpe.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     bpe.add_special_tokens(["<unk>", "<s>", "</s>"])
     bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
-SHAPE = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-             max_position_embeddings=2048, initializer_range=0.15, tie_word_embeddings=False)  # wide, so that scores differ
+SHAPE = dict(
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=2048,
+    initializer_range=0.15,
+    tie_word_embeddings=False,
+)  # wide, so that scores differ
 
 
 def save(folder: Path, weights: dict, config, tokenizer, *, shards=1, pickled=False, **fields):
@@ -98,19 +197,31 @@ def save(folder: Path, weights: dict, config, tokenizer, *, shards=1, pickled=Fa
     stem, suffix = ("pytorch_model", "bin") if pickled else ("model", "safetensors")
     names, index = sorted(weights), {}
     for shard in range(shards):
-        file = f"{stem}.{suffix}" if shards == 1 else f"{stem}-{shard + 1:05}-of-{shards:06}.{suffix}"
+        file = (
+            f"{stem}.{suffix}" if shards == 1 else f"{stem}-{shard + 1:05}-of-{shards:06}.{suffix}"
+        )
         part = {name: weights[name].contiguous() for name in names[shard::shards]}
-        torch.save(part, folder / file) if pickled else save_file(part, folder / file, metadata={"format": "pt"})
+        torch.save(part, folder / file) if pickled else save_file(
+            part, folder / file, metadata={"format": "pt"}
+        )
         index |= dict.fromkeys(part, file)
     if shards > 1:
-        (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+        (folder / f"{stem}.{suffix}.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": index})
+        )
 
 
 def rlhflow(folder, **options):
     tokenizer = llama_tokenizer()
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer) + 8, **SHAPE))
-    save(folder, model.state_dict(), model.config, tokenizer, **{"shards": 2, "architectures": ["LlamaForCausalLM"], **options})
+    save(
+        folder,
+        model.state_dict(),
+        model.config,
+        tokenizer,
+        **{"shards": 2, "architectures": ["LlamaForCausalLM"], **options},
+    )
 
 
 def math_shepherd(folder, **options):
@@ -126,9 +237,21 @@ def skywork(folder, *, heads=True, **options):
     tokenizer = qwen_tokenizer(bos_token="<|endoftext|>")
     torch.manual_seed(2)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer) + 8, **SHAPE))
-    head = {"v_head.summary.weight": torch.randn(1, 64) / 8, "v_head.summary.bias": torch.randn(1)} if heads else {}
-    auto_map = {"AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig", "AutoModel": "modeling_qwen2_rm.Qwen2ForPrmModel"}
-    options = {"pickled": True, "architectures": ["Qwen2ForPrmModel"], "auto_map": auto_map, **options}
+    head = (
+        {"v_head.summary.weight": torch.randn(1, 64) / 8, "v_head.summary.bias": torch.randn(1)}
+        if heads
+        else {}
+    )
+    auto_map = {
+        "AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig",
+        "AutoModel": "modeling_qwen2_rm.Qwen2ForPrmModel",
+    }
+    options = {
+        "pickled": True,
+        "architectures": ["Qwen2ForPrmModel"],
+        "auto_map": auto_map,
+        **options,
+    }
     save(folder, {**model.state_dict(), **head}, model.config, tokenizer, **options)
 
 
@@ -136,12 +259,36 @@ def qwen_math(folder, *, tokenizer=None, **options):
     tokenizer = tokenizer or qwen_tokenizer()
     torch.manual_seed(3)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer) + 8, **SHAPE))
-    head = {"score.0.weight": torch.randn(64, 64) / 8, "score.0.bias": torch.randn(64) / 8,
-            "score.2.weight": torch.randn(2, 64) / 8, "score.2.bias": torch.randn(2) / 8}
-    trunk = {name: weight for name, weight in model.state_dict().items() if name != "lm_head.weight"}
-    auto_map = {"AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig", "AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel"}
-    save(folder, {**trunk, **head}, model.config, tokenizer,
-         **{"shards": 2, "architectures": ["Qwen2ForProcessRewardModel"], "auto_map": auto_map, **options})
+    head = {
+        "score.0.weight": torch.randn(64, 64) / 8,
+        "score.0.bias": torch.randn(64) / 8,
+        "score.2.weight": torch.randn(2, 64) / 8,
+        "score.2.bias": torch.randn(2) / 8,
+    }
+    trunk = {
+        name: weight for name, weight in model.state_dict().items() if name != "lm_head.weight"
+    }
+    auto_map = {
+        "AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig",
+        "AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel",
+    }
+    save(
+        folder,
+        {**trunk, **head},
+        model.config,
+        tokenizer,
+        **{
+            "shards": 2,
+            "architectures": ["Qwen2ForProcessRewardModel"],
+            "auto_map": auto_map,
+            **options,
+        },
+    )
 
 
-BUILD = {"rlhflow": rlhflow, "math-shepherd": math_shepherd, "skywork": skywork, "qwen-math": qwen_math}
+BUILD = {
+    "rlhflow": rlhflow,
+    "math-shepherd": math_shepherd,
+    "skywork": skywork,
+    "qwen-math": qwen_math,
+}

@@ -18,5 +18,11 @@ def pair():
     import beam
     from common.prm import load_prm
 
-    policy, tokenizer = beam.load_policy(str(ROOT / "tiny/policy"), four_bit=False, device=torch.device("cpu"))
-    return policy, tokenizer, load_prm(str(ROOT / "tiny/prm"), four_bit=False, device=torch.device("cpu"))
+    policy, tokenizer = beam.load_policy(
+        str(ROOT / "tiny/policy"), four_bit=False, device=torch.device("cpu")
+    )
+    return (
+        policy,
+        tokenizer,
+        load_prm(str(ROOT / "tiny/prm"), four_bit=False, device=torch.device("cpu")),
+    )

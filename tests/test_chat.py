@@ -7,9 +7,7 @@ import pytest
 
 from common import chat
 
-
 ONE = "## Step 1: Add.\n\n"
-TWO = ONE + "## Step 2: Go.\n\n"
 LLAMA_TEXT = (
     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nBe brief.<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\n1+1?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -22,29 +20,13 @@ QWEN_TEXT = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1?<|im
     [(checkpoints.llama_tokenizer(), LLAMA_TEXT), (checkpoints.qwen_tokenizer(), QWEN_TEXT)],
     ids=["llama", "qwen"],
 )
-def test_two_steps_of_an_answer_token_by_token(tokenizer, prompt):
-    """Templates of the structure of Llama 3.2's, which has a clock, trims and writes BOS, and of Qwen 2.5's, which does not."""
-    empty, one, two = (
-        chat.encode_prompt(tokenizer, "1+1?", answer, system="Be brief.")
-        for answer in ("", ONE, TWO)
-    )
-    assert tokenizer.decode(empty) == prompt and tokenizer.decode(two) == prompt + TWO
-    assert one == empty + [
-        260,
-        264,
-        220,
-        16,
-        25,
-        220,
-        32,
-        67,
-        67,
-        257,
-    ]  # ## Step 1 : A d d and, as one token, ".\n\n"
-    assert two == one + [260, 264, 220, 17, 25, 220, 38, 78, 257]
-    assert two.count(tokenizer.convert_tokens_to_ids("<|begin_of_text|>")) == (
-        1 if tokenizer.bos_token else 0
-    )
+def test_the_prompt_token_by_token(tokenizer, prompt):
+    """Templates like Llama 3.2's, which has a clock, trims and writes BOS, and Qwen 2.5's, which
+    does not."""
+    ids = chat.encode_prompt(tokenizer, "1+1?", system="Be brief.")
+    assert tokenizer.decode(ids) == prompt
+    bos = tokenizer.convert_tokens_to_ids("<|begin_of_text|>")
+    assert ids.count(bos) == (1 if tokenizer.bos_token else 0)
 
 
 def test_what_these_templates_do_by_themselves():
@@ -59,34 +41,14 @@ def test_what_these_templates_do_by_themselves():
 def test_a_template_that_drops_the_system_prompt_gets_it_in_the_question():
     tokenizer = checkpoints.qwen_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endif %}{% endfor %}[assistant]"
-    ids = chat.encode_prompt(tokenizer, "1+1?", ONE, system="Be brief.")
-    assert tokenizer.decode(ids) == f"[user]Be brief.\n\n1+1?[assistant]{ONE}"
-
-
-def ids_and_text(tokenizer, *args):
-    ids = chat.encode_prompt(tokenizer, *args)
-    return ids, tokenizer.decode(ids)
+    ids = chat.encode_prompt(tokenizer, "1+1?", system="Be brief.")
+    assert tokenizer.decode(ids) == "[user]Be brief.\n\n1+1?[assistant]"
 
 
 def test_one_bos(pair):
-    _, tokenizer, _ = pair
-    ids, _ = ids_and_text(tokenizer, "What is 1 + 1?", "## Step 1: Add 1\n$1+1=2$\n\n")
+    tokenizer = pair[1]
+    ids = chat.encode_prompt(tokenizer, "What is 1 + 1?")
     assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
-
-
-def test_a_continued_answer_keeps_the_end_of_its_step(pair):
-    _, tokenizer, _ = pair
-    answer = "## Step 1: Add 1\n$1+1=2$\n\n"
-    ids, text = ids_and_text(tokenizer, "What is 1 + 1?", answer)
-    assert text.endswith("assistant<|end_header_id|>\n\n" + answer)
-    # The template itself would have trimmed it: this is what the test is about.
-    trimmed = tokenizer.apply_chat_template(
-        [{"role": "assistant", "content": answer}], tokenize=False
-    )
-    assert answer not in trimmed
-    # ... and the ids of two steps are those of one, continued.
-    two = chat.encode_prompt(tokenizer, "What is 1 + 1?", answer + "Therefore")
-    assert two[: len(ids)] == ids and tokenizer.decode(two[len(ids) :]) == "Therefore"
 
 
 def test_the_date_is_fixed(pair):
@@ -116,7 +78,7 @@ def test_a_template_without_a_system_role_gets_the_prompt_in_the_question(pair):
         bos_token=tokenizer.bos_token,
         chat_template=template,
     )
-    _, text = ids_and_text(plain, "What is 1 + 1?")
+    text = plain.decode(chat.encode_prompt(plain, "What is 1 + 1?"))
     assert text == f"<|begin_of_text|>[user]{chat.MATH_PROMPT}\n\nWhat is 1 + 1?[assistant]"
 
 

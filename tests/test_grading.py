@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from common import grading, latex  # noqa: E402
-from common.grading import canonical_form, extract_answer, is_correct, majority, weighted  # noqa: E402
+from common import grading, latex
+from common.grading import canonical_form, extract_answer, is_correct, majority, weighted
 
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
 
@@ -25,6 +25,7 @@ def forget():
 
 
 # ---------------------------------------------------------------------------- pairs and real answers
+
 
 def read_pairs():
     lines = (ROOT / "tests" / "grading_pairs.tsv").read_text(encoding="utf-8").splitlines()
@@ -41,12 +42,19 @@ def test_the_table_is_well_formed():
 # Pairs that are wrong today, by category and sides. What needs more than arithmetic stays text: sums, products, limits,
 # integrals, determinants, gcd, cis, conjugates. P(3,4) might be a probability.
 KNOWN_WRONG = [
-    ["latex", "=", r"\sum_{k=1}^{4} k", "10"], ["integer", "=", r"\gcd(12,18)", "6"],
-    ["complex", "=", r"2 \operatorname{cis} 60^\circ", r"1+i\sqrt3"], ["complex", "=", r"\overline{3+4i}", "3-4i"],
-    ["absolute", "=", r"\abs{x-1}", "|x-1|"], ["tuple", "=", "P(3,4)", "(3,4)"],
-    ["matrix", "=", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "-2"], ["base", "=", "1011_{2}", r"1011_{\text{two}}"],
-    ["latex", "=", "``5''", "5"], ["latex", "=", r"\prod_{k=1}^{4}k", "24"], ["latex", "=", r"\lim_{x\to0}\frac{\sin x}{x}", "1"],
-    ["latex", "=", r"\int_0^1 2x\,dx", "1"]]
+    ["latex", "=", r"\sum_{k=1}^{4} k", "10"],
+    ["integer", "=", r"\gcd(12,18)", "6"],
+    ["complex", "=", r"2 \operatorname{cis} 60^\circ", r"1+i\sqrt3"],
+    ["complex", "=", r"\overline{3+4i}", "3-4i"],
+    ["absolute", "=", r"\abs{x-1}", "|x-1|"],
+    ["tuple", "=", "P(3,4)", "(3,4)"],
+    ["matrix", "=", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "-2"],
+    ["base", "=", "1011_{2}", r"1011_{\text{two}}"],
+    ["latex", "=", "``5''", "5"],
+    ["latex", "=", r"\prod_{k=1}^{4}k", "24"],
+    ["latex", "=", r"\lim_{x\to0}\frac{\sin x}{x}", "1"],
+    ["latex", "=", r"\int_0^1 2x\,dx", "1"],
+]
 
 
 def test_pairs_of_the_table():
@@ -72,14 +80,35 @@ def math500():
 
 
 def test_math500_solutions_are_right(math500):
-    wrong = [row["answer"] for row in math500 if not is_correct(extract_answer(row["solution"]), row["answer"])]
+    wrong = [
+        row["answer"]
+        for row in math500
+        if not is_correct(extract_answer(row["solution"]), row["answer"])
+    ]
     assert not wrong
 
 
-@pytest.mark.parametrize("write", [
-    "${}$", r"\({}\)", r"\boxed{{{}}}", " {} ", "{}.", r"\displaystyle {}", r"{}\,", "**{}**", "{{{}}}", r"\left.{}\right."])
+@pytest.mark.parametrize(
+    "write",
+    [
+        "${}$",
+        r"\({}\)",
+        r"\boxed{{{}}}",
+        " {} ",
+        "{}.",
+        r"\displaystyle {}",
+        r"{}\,",
+        "**{}**",
+        "{{{}}}",
+        r"\left.{}\right.",
+    ],
+)
 def test_math500_in_other_clothes(math500, write):
-    wrong = [row["answer"] for row in math500 if not is_correct(write.format(row["answer"]), row["answer"])]
+    wrong = [
+        row["answer"]
+        for row in math500
+        if not is_correct(write.format(row["answer"]), row["answer"])
+    ]
     assert not wrong
 
 
@@ -88,59 +117,92 @@ def test_math500_answers_that_are_equal_are_few(math500):
     groups = {}
     for answer in {row["answer"] for row in math500}:
         groups.setdefault(canonical_form(answer), set()).add(answer)
-    assert sorted(sorted(group) for group in groups.values() if len(group) > 1) == sorted([
-        ["-2,1", "1,-2"], ["10,\\!080", "10080"], ["120", "120^\\circ"], ["15", "15\\mbox{ cm}^2"],
-        ["2 \\sqrt{5}", "2\\sqrt{5}"], ["30", "30^\\circ"], ["36", "36^\\circ", "\\$36"], ["5", "x=5"],
-        ["90", "90^\\circ"], ["\\frac14", "\\frac{1}{4}"]])
+    assert sorted(sorted(group) for group in groups.values() if len(group) > 1) == sorted(
+        [
+            ["-2,1", "1,-2"],
+            ["10,\\!080", "10080"],
+            ["120", "120^\\circ"],
+            ["15", "15\\mbox{ cm}^2"],
+            ["2 \\sqrt{5}", "2\\sqrt{5}"],
+            ["30", "30^\\circ"],
+            ["36", "36^\\circ", "\\$36"],
+            ["5", "x=5"],
+            ["90", "90^\\circ"],
+            ["\\frac14", "\\frac{1}{4}"],
+        ]
+    )
 
 
 # ---------------------------------------------------------------------------------------- extraction
 
-@pytest.mark.parametrize("completion, answer", [
-    (r"So \boxed{5}.", "5"),
-    (r"First \boxed{5}, no: \boxed{6}.", "6"),                                          # the last box wins
-    (r"\boxed {7}", "7"),
-    (r"\fbox{8}", "8"),
-    (r"\boxed{ 9 }", "9"),
-    ("\\boxed{\n10\n}", "10"),
-    (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),                             # nested braces
-    (r"\boxed{\{1,2\}}", r"\{1,2\}"),                                                   # escaped ones are no braces
-    (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
-    (r"\boxed{" + r"\sqrt{" * 12 + "2" + "}" * 13, r"\sqrt{" * 12 + "2" + "}" * 12),      # twelve deep
-    (r"\boxed{\boxed{5", "5"),                                                          # cut off within two boxes
-    (r"\boxed{x = \boxed{3}}", r"x = \boxed{3}"),                                       # of two, the outer
-    (r"\boxed{5} and \boxed{}", "5"),                                                   # an empty box says nothing
-    (r"\boxed{5} and \boxed{ }", "5"),
-    (r"\boxed{}", None),
-    (r"\boxed{", None),
-    (r"it is $\boxed{\frac{1}{2$.", r"\frac{1}{2"),                                     # cut off: to the $
-    ("it is \\boxed{12\nand so on", "12"),                                              # or to the line's end
-    (r"\boxed{3 and then \boxed{4}", "4"),
-    (r"it is $\boxed 5$", "5"),                                                         # no braces
-    (r"\boxed5 it is", "5"),
-    (r"\boxedtext{5}", None),                                                           # another command
-    ("The final answer is 42.", "42"),
-    ("The final answer is $\\frac{1}{2}$. I hope it is correct.", r"\frac{1}{2}"),
-    ("Final Answer: The final answer is $x+1$. I hope it is correct.", "x+1"),
-    ("The answer is 3.5. Let me check that.", "3.5"),
-    ("the answer is:\n\n17\n", "17"),
-    (r"The answer is \(7\).", "7"),
-    ("**Answer:** 12", "12"),
-    ("She has 3 left.\n#### 3", "3"),
-    ("the answer is 4. But no, the answer is 5", "5"),
-    (r"The answer is 4, so \boxed{5}", "5"),                                            # a box goes first
-    ("There are 3 apples and 4 pears.", None),
-    ("The answer is ", None),
-    ("", None),
-])
+
+@pytest.mark.parametrize(
+    "completion, answer",
+    [
+        (r"So \boxed{5}.", "5"),
+        (r"First \boxed{5}, no: \boxed{6}.", "6"),  # the last box wins
+        (r"\boxed {7}", "7"),
+        (r"\fbox{8}", "8"),
+        (r"\boxed{ 9 }", "9"),
+        ("\\boxed{\n10\n}", "10"),
+        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),  # nested braces
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),  # escaped ones are no braces
+        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+        (
+            r"\boxed{" + r"\sqrt{" * 12 + "2" + "}" * 13,
+            r"\sqrt{" * 12 + "2" + "}" * 12,
+        ),  # twelve deep
+        (r"\boxed{\boxed{5", "5"),  # cut off within two boxes
+        (r"\boxed{x = \boxed{3}}", r"x = \boxed{3}"),  # of two, the outer
+        (r"\boxed{5} and \boxed{}", "5"),  # an empty box says nothing
+        (r"\boxed{5} and \boxed{ }", "5"),
+        (r"\boxed{}", None),
+        (r"\boxed{", None),
+        (r"it is $\boxed{\frac{1}{2$.", r"\frac{1}{2"),  # cut off: to the $
+        ("it is \\boxed{12\nand so on", "12"),  # or to the line's end
+        (r"\boxed{3 and then \boxed{4}", "4"),
+        (r"it is $\boxed 5$", "5"),  # no braces
+        (r"\boxed5 it is", "5"),
+        (r"\boxedtext{5}", None),  # another command
+        ("The final answer is 42.", "42"),
+        ("The final answer is $\\frac{1}{2}$. I hope it is correct.", r"\frac{1}{2}"),
+        ("Final Answer: The final answer is $x+1$. I hope it is correct.", "x+1"),
+        ("The answer is 3.5. Let me check that.", "3.5"),
+        ("the answer is:\n\n17\n", "17"),
+        (r"The answer is \(7\).", "7"),
+        ("**Answer:** 12", "12"),
+        ("She has 3 left.\n#### 3", "3"),
+        ("the answer is 4. But no, the answer is 5", "5"),
+        (r"The answer is 4, so \boxed{5}", "5"),  # a box goes first
+        ("There are 3 apples and 4 pears.", None),
+        ("The answer is ", None),
+        ("", None),
+    ],
+)
 def test_extraction(completion, answer):
     assert extract_answer(completion) == answer
 
 
-@pytest.mark.parametrize("completion", [
-    "\\boxed{" * 20_000, "\\boxed{}" * 20_000, "\\boxed{1}" * 20_000, "{" * 100_000, "}" * 100_000, "\\" * 100_001,
-    "answer is " * 20_000, "the answer is:\n" * 20_000, "$" * 100_000, "#### " * 20_000, "\0" * 1000, "\\boxed{\ud800}",
-    "answer is " + "$" * 100_000, "answer is " + "\\(" * 50_000, "a" * 1_000_000])
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "\\boxed{" * 20_000,
+        "\\boxed{}" * 20_000,
+        "\\boxed{1}" * 20_000,
+        "{" * 100_000,
+        "}" * 100_000,
+        "\\" * 100_001,
+        "answer is " * 20_000,
+        "the answer is:\n" * 20_000,
+        "$" * 100_000,
+        "#### " * 20_000,
+        "\0" * 1000,
+        "\\boxed{\ud800}",
+        "answer is " + "$" * 100_000,
+        "answer is " + "\\(" * 50_000,
+        "a" * 1_000_000,
+    ],
+)
 def test_extraction_of_hostile_text_is_fast(completion):
     start = time.process_time()
     extract_answer(completion)
@@ -148,6 +210,7 @@ def test_extraction_of_hostile_text_is_fast(completion):
 
 
 # --------------------------------------------------------------------------------------------- votes
+
 
 def test_majority_counts_spellings_of_one_answer_together():
     assert majority(["3", r"\frac12", "3", "0.5", r"\dfrac{1}{2}"]) == r"\frac12"
@@ -197,12 +260,16 @@ def test_a_missing_prediction_is_wrong_even_where_gold_is_blank(prediction):
 
 # ---------------------------------------------------------------------------------------- properties
 
+
 def random_expression(rng: random.Random, depth: int):
     """A random expression as a tree: a leaf, or (operation, left, right)."""
     if depth == 0 or rng.random() < 0.2:
         return rng.choice(["x", "y", "a", r"\pi", "2", "3", "7", "5", "10", "n"])
-    return (rng.choice(["+", "-", "*", "/", "^", "sqrt", "neg"]),
-            random_expression(rng, depth - 1), random_expression(rng, depth - 1))
+    return (
+        rng.choice(["+", "-", "*", "/", "^", "sqrt", "neg"]),
+        random_expression(rng, depth - 1),
+        random_expression(rng, depth - 1),
+    )
 
 
 def to_latex(tree, rng: random.Random | None = None) -> str:
@@ -212,15 +279,42 @@ def to_latex(tree, rng: random.Random | None = None) -> str:
     operation, left, right = tree
     choose = rng.choice if rng else lambda ways: ways[0]
     a, b = to_latex(left, rng), to_latex(right, rng)
-    return choose({
-        "+": [f"({a}+{b})", f"({b}+{a})", f"({a} + {b})", rf"\left({a}+{b}\right)", f"({a}-(-{b}))", f"({b}+{a}+0)"],
-        "-": [f"({a}-{b})", f"(-{b}+{a})", f"(-({b}-{a}))", f"({a}+(-1)({b}))"],
-        "*": [rf"({a}\cdot {b})", rf"({b}\cdot {a})", f"({a})({b})", f"({b})*({a})", rf"({a}\times {b})", rf"(2\cdot {a}\cdot \frac{{{b}}}{{2}})"],
-        "/": [rf"\frac{{{a}}}{{{b}}}", rf"\dfrac{{{a}}}{{{b}}}", f"(({a})/({b}))", rf"({a}\cdot ({b})^{{-1}})", rf"\frac{{3({a})}}{{3({b})}}"],
-        "^": [f"({a})^{{2}}", f"({a})^2", f"(({a})({a}))", f"(-({a}))^2", f"({a})^{{1+1}}"],
-        "sqrt": [rf"\sqrt{{{a}}}", rf"({a})^{{\frac12}}", rf"({a})^{{0.5}}", rf"\frac{{\sqrt{{4({a})}}}}{{2}}"],
-        "neg": [f"(-{a})", f"(-1)({a})", f"(-({a}))", f"(0-{a})"],
-    }[operation])
+    return choose(
+        {
+            "+": [
+                f"({a}+{b})",
+                f"({b}+{a})",
+                f"({a} + {b})",
+                rf"\left({a}+{b}\right)",
+                f"({a}-(-{b}))",
+                f"({b}+{a}+0)",
+            ],
+            "-": [f"({a}-{b})", f"(-{b}+{a})", f"(-({b}-{a}))", f"({a}+(-1)({b}))"],
+            "*": [
+                rf"({a}\cdot {b})",
+                rf"({b}\cdot {a})",
+                f"({a})({b})",
+                f"({b})*({a})",
+                rf"({a}\times {b})",
+                rf"(2\cdot {a}\cdot \frac{{{b}}}{{2}})",
+            ],
+            "/": [
+                rf"\frac{{{a}}}{{{b}}}",
+                rf"\dfrac{{{a}}}{{{b}}}",
+                f"(({a})/({b}))",
+                rf"({a}\cdot ({b})^{{-1}})",
+                rf"\frac{{3({a})}}{{3({b})}}",
+            ],
+            "^": [f"({a})^{{2}}", f"({a})^2", f"(({a})({a}))", f"(-({a}))^2", f"({a})^{{1+1}}"],
+            "sqrt": [
+                rf"\sqrt{{{a}}}",
+                rf"({a})^{{\frac12}}",
+                rf"({a})^{{0.5}}",
+                rf"\frac{{\sqrt{{4({a})}}}}{{2}}",
+            ],
+            "neg": [f"(-{a})", f"(-1)({a})", f"(-({a}))", f"(0-{a})"],
+        }[operation]
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -237,7 +331,7 @@ def test_changing_an_expression_changes_its_key(seed):
     rng = random.Random(1000 + seed)
     for _ in range(25):
         plain = to_latex(random_expression(rng, rng.randint(1, 4)))
-        if canonical_form(plain)[0] != "value":           # such as 1/0: text
+        if canonical_form(plain)[0] != "value":  # such as 1/0: text
             continue
         for other in (f"{plain}+1", f"{plain}+10^{{-40}}", f"{plain}+b", f"{plain}\\cdot B+b"):
             assert canonical_form(plain) != canonical_form(other), (plain, other)
@@ -248,7 +342,7 @@ def test_polynomials_in_any_order_and_factored():
     for _ in range(60):
         roots = [rng.randint(-9, 9) for _ in range(rng.randint(1, 4))]
         coefficients = [1]
-        for root in roots:                                # multiply by (x - root)
+        for root in roots:  # multiply by (x - root)
             coefficients = [p - root * q for p, q in zip(coefficients + [0], [0] + coefficients)]
         degree = len(roots)
         terms = [f"{c:+d}x^{{{degree - i}}}" for i, c in enumerate(coefficients) if c]
@@ -264,7 +358,13 @@ def test_rational_numbers_in_every_spelling():
     for _ in range(200):
         p, q = rng.randint(-99, 99), rng.choice([1, 2, 4, 5, 8, 10, 16, 20, 25])
         k = rng.randint(2, 9)
-        spellings = [f"{p}/{q}", rf"\frac{{{p}}}{{{q}}}", rf"\dfrac{{{k * p}}}{{{k * q}}}", repr(p / q), rf"{p}\cdot\frac{{1}}{{{q}}}"]
+        spellings = [
+            f"{p}/{q}",
+            rf"\frac{{{p}}}{{{q}}}",
+            rf"\dfrac{{{k * p}}}{{{k * q}}}",
+            repr(p / q),
+            rf"{p}\cdot\frac{{1}}{{{q}}}",
+        ]
         if abs(p) > q and p % q:
             spellings.append(rf"{'-' * (p < 0)}{abs(p) // q}\frac{{{abs(p) % q}}}{{{q}}}")
         assert len({canonical_form(s) for s in spellings}) == 1, spellings
@@ -274,7 +374,9 @@ def test_rational_numbers_in_every_spelling():
 def test_sets_have_no_order_and_tuples_do():
     rng = random.Random(7)
     for _ in range(40):
-        entries = rng.sample([r"\sqrt2", "3", r"\frac12", "x+1", "-4", r"2\pi", "0", "i"], rng.randint(2, 5))
+        entries = rng.sample(
+            [r"\sqrt2", "3", r"\frac12", "x+1", "-4", r"2\pi", "0", "i"], rng.randint(2, 5)
+        )
         shuffled = rng.sample(entries, len(entries))
         a, b = ",".join(entries), ", ".join(shuffled)
         assert is_correct(a, b) and is_correct(rf"\{{{a}\}}", rf"\left\{{{b}\right\}}")
@@ -289,53 +391,136 @@ def test_letter_case_is_kept():
 
 
 def test_number_bases_are_kept():
-    keys = {canonical_form(f"{digits}_{base}") for digits in ("52", "25", "110") for base in range(6, 10)}
+    keys = {
+        canonical_form(f"{digits}_{base}")
+        for digits in ("52", "25", "110")
+        for base in range(6, 10)
+    }
     assert len(keys | {canonical_form(s) for s in ("52", "528", "42")}) == 15
 
 
 # ------------------------------------------------------------------------------------- hostile input
 
 HOSTILE = {
-    "tower": "9^{9^{9^9}}", "tall tower": "^".join("2" * 150), "letters in a tower": "^".join("x" * 150),
-    "factorial": "10^9!", "bracketed factorial": "(10^9)!", "repeated factorial": "((((9!)!)!)!)!", "bangs": "3" + "!" * 300,
-    "factorials": "+".join(["999!"] * 70), "symbolic factorials": "+".join(["(40+x)!"] * 45), "large ones": "+".join(["(170+x)!"] * 44),
-    "binomial": r"\binom{10^9}{5\cdot 10^8}", "binomials": "+".join([r"\binom{x}{99}"] * 30),
-    "exponent": "1E999999999", "negative exponent": "1e-999999999", "exponent of 400 digits": "1e" + "9" * 390,
-    "power of ten": "10^{" + "9" * 390 + "}", "digits": "9" * 399, "more digits": "9" * 100_000, "decimals": "0." + "3" * 390,
-    "100k letters": "x" * 100_000, "100k spaces": " " * 100_000 + "5", "100k braces": "{" * 50_000 + "}" * 50_000,
-    "braces": "{" * 10_000 + "x" + "}" * 10_000, "open braces": "{" * 399, "closed braces": "}" * 399, "brackets": "(" * 190 + "x" + ")" * 190,
-    "brackets at the limit": "(" * 30 + "x" + ")" * 30, "mixed brackets": "({[" * 60 + "x" + "]})" * 60, "tuples": "(1," * 90 + "1" + ")" * 90,
-    "sets": r"\{1," * 60 + "1" + r"\}" * 60, "signs": "-" * 390 + "1", "sum": "+".join("x" * 199), "product": "*".join("x" * 199),
-    "juxtaposition": "x" * 399, "quotients": "/".join("x" * 199), "fractions": r"\frac{1}{1+" * 28 + "x" + "}" * 28,
-    "roots": r"\sqrt{1+" * 30 + "2" + "}" * 30, "cube roots": r"\sqrt[3]{" * 30 + "x" + "}" * 30, "millionth root": r"\sqrt[1000000]{2}",
-    "expansion": "(x+1)^{1000}", "larger expansion": "(x+1)^{1000000}", "multinomial": "(a+b+c+d+e+f+g)^{90}",
-    "sum sign": r"\sum_{k=1}^{10^{10}} \frac{1}{k^k}", "product sign": r"\prod_{k=1}^{10^{9}} k", "integral": r"\int_0^1 x^x dx",
-    "limit": r"\lim_{x\to 0} \frac{\sin x}{x}", "modulus": r"5^{10^{10}} \mod 7", "gcd": r"\gcd(10^{100}, x^{100}-1)",
-    "determinant": r"\det\begin{pmatrix}" + r"\\".join(["&".join("abcdefghijkl")] * 12) + r"\end{pmatrix}",
+    "tower": "9^{9^{9^9}}",
+    "tall tower": "^".join("2" * 150),
+    "letters in a tower": "^".join("x" * 150),
+    "factorial": "10^9!",
+    "bracketed factorial": "(10^9)!",
+    "repeated factorial": "((((9!)!)!)!)!",
+    "bangs": "3" + "!" * 300,
+    "factorials": "+".join(["999!"] * 70),
+    "symbolic factorials": "+".join(["(40+x)!"] * 45),
+    "large ones": "+".join(["(170+x)!"] * 44),
+    "binomial": r"\binom{10^9}{5\cdot 10^8}",
+    "binomials": "+".join([r"\binom{x}{99}"] * 30),
+    "exponent": "1E999999999",
+    "negative exponent": "1e-999999999",
+    "exponent of 400 digits": "1e" + "9" * 390,
+    "power of ten": "10^{" + "9" * 390 + "}",
+    "digits": "9" * 399,
+    "more digits": "9" * 100_000,
+    "decimals": "0." + "3" * 390,
+    "100k letters": "x" * 100_000,
+    "100k spaces": " " * 100_000 + "5",
+    "100k braces": "{" * 50_000 + "}" * 50_000,
+    "braces": "{" * 10_000 + "x" + "}" * 10_000,
+    "open braces": "{" * 399,
+    "closed braces": "}" * 399,
+    "brackets": "(" * 190 + "x" + ")" * 190,
+    "brackets at the limit": "(" * 30 + "x" + ")" * 30,
+    "mixed brackets": "({[" * 60 + "x" + "]})" * 60,
+    "tuples": "(1," * 90 + "1" + ")" * 90,
+    "sets": r"\{1," * 60 + "1" + r"\}" * 60,
+    "signs": "-" * 390 + "1",
+    "sum": "+".join("x" * 199),
+    "product": "*".join("x" * 199),
+    "juxtaposition": "x" * 399,
+    "quotients": "/".join("x" * 199),
+    "fractions": r"\frac{1}{1+" * 28 + "x" + "}" * 28,
+    "roots": r"\sqrt{1+" * 30 + "2" + "}" * 30,
+    "cube roots": r"\sqrt[3]{" * 30 + "x" + "}" * 30,
+    "millionth root": r"\sqrt[1000000]{2}",
+    "expansion": "(x+1)^{1000}",
+    "larger expansion": "(x+1)^{1000000}",
+    "multinomial": "(a+b+c+d+e+f+g)^{90}",
+    "sum sign": r"\sum_{k=1}^{10^{10}} \frac{1}{k^k}",
+    "product sign": r"\prod_{k=1}^{10^{9}} k",
+    "integral": r"\int_0^1 x^x dx",
+    "limit": r"\lim_{x\to 0} \frac{\sin x}{x}",
+    "modulus": r"5^{10^{10}} \mod 7",
+    "gcd": r"\gcd(10^{100}, x^{100}-1)",
+    "determinant": r"\det\begin{pmatrix}"
+    + r"\\".join(["&".join("abcdefghijkl")] * 12)
+    + r"\end{pmatrix}",
     "matrix": r"\begin{pmatrix}" + r"\\".join(["&".join(["x+1"] * 9)] * 9) + r"\end{pmatrix}",
-    "ten billion zeros": r"\operatorname{zeros}(100000,100000)", "identity matrix": r"\operatorname{eye}(100000)",
-    "sines": r"\sin(" * 30 + "x" + ")" * 30, "sum of sines": "+".join([r"\sin x"] * 55), "arcsines": "+".join([r"\arcsin x"] * 35),
-    "logarithms": r"\log_{x}" * 30 + "x", "sine of much": r"\sin(10^{10000})", "hyperbolic cosine": r"\cosh(4000000)",
-    "exponentials": "e^{e^{e^{e^e}}}", "powers": "+".join(["x^{x^x}"] * 55), "floor": r"\lfloor 10^{400}\pi\rfloor",
-    "division by zero": r"\frac{1}{0}", "zero by zero": r"\frac{0}{0}", "zero to a negative": "0^{-1}", "logarithm of zero": r"\ln 0",
-    "pole": r"\tan\frac{\pi}{2}", "imaginary tower": "i^{i^{i^i}}", "plus-minus": r"\pm" * 130, "plus-minuses": ",".join([r"\pm x\pm y\pm\sqrt2"] * 20),
-    "commas": "," * 399, "list": ",".join(["x+1"] * 99), "unions": r"\cup" * 99, "equals": "=" * 399, "chain": "<".join("abcdefgh" * 20),
-    "equation": "+".join("xyab" * 40) + "=1+y", "bars": "|" * 399, "half open bars": "|x" * 190, "commands": r"\frac" * 80,
-    "begins": r"\begin{pmatrix}" * 26, "lefts": r"\left(" * 66, "texts": r"\text{" * 66, "words": "word " * 79, "units": "5" + " apples" * 56,
-    "long unit": "5 " + "a" * 390, "quoted units": "5" + r"\text{ a}" * 43, "names": "x_" * 190 + "=5", "degrees": r"\sin" + r"x^\circ" * 56,
-    "thousands": "1" + ",000" * 90 + ",", "repeating decimal": r"0.\overline{" + "9" * 380 + "}", "index": "x_{" + "1" * 390 + "}",
-    "halves": "½" * 399, "sum of bars": "+".join(["|x|"] * 100), "still larger ones": "+".join(["(2900+x)!"] * 40),
-    "halves and letters": "½x" * 199, "conditions": ",".join(rf"x\neq {n}" for n in range(40)),
-    "points left out": r"\R\setminus\{" + ",".join(map(str, range(110))) + r"\}", "cases": r"\begin{cases}" * 30, "half open": "]a," * 133,
-    "null bytes": "\0" * 399, "null byte": "x\0y", "surrogate": "\ud800", "surrogates": "\ud800" * 1000, "combining": "x" + "\u0301" * 390,
-    "ligature of 18 letters": "\ufdfa" * 399, "right to left": "\u202e5", "emoji": "😀" * 399, "backslashes": "\\" * 399,
-    "broken LaTeX": r"\frac{1}{\sqrt{2", "empty": "", "space": " ", "a newline": "\n",
+    "ten billion zeros": r"\operatorname{zeros}(100000,100000)",
+    "identity matrix": r"\operatorname{eye}(100000)",
+    "sines": r"\sin(" * 30 + "x" + ")" * 30,
+    "sum of sines": "+".join([r"\sin x"] * 55),
+    "arcsines": "+".join([r"\arcsin x"] * 35),
+    "logarithms": r"\log_{x}" * 30 + "x",
+    "sine of much": r"\sin(10^{10000})",
+    "hyperbolic cosine": r"\cosh(4000000)",
+    "exponentials": "e^{e^{e^{e^e}}}",
+    "powers": "+".join(["x^{x^x}"] * 55),
+    "floor": r"\lfloor 10^{400}\pi\rfloor",
+    "division by zero": r"\frac{1}{0}",
+    "zero by zero": r"\frac{0}{0}",
+    "zero to a negative": "0^{-1}",
+    "logarithm of zero": r"\ln 0",
+    "pole": r"\tan\frac{\pi}{2}",
+    "imaginary tower": "i^{i^{i^i}}",
+    "plus-minus": r"\pm" * 130,
+    "plus-minuses": ",".join([r"\pm x\pm y\pm\sqrt2"] * 20),
+    "commas": "," * 399,
+    "list": ",".join(["x+1"] * 99),
+    "unions": r"\cup" * 99,
+    "equals": "=" * 399,
+    "chain": "<".join("abcdefgh" * 20),
+    "equation": "+".join("xyab" * 40) + "=1+y",
+    "bars": "|" * 399,
+    "half open bars": "|x" * 190,
+    "commands": r"\frac" * 80,
+    "begins": r"\begin{pmatrix}" * 26,
+    "lefts": r"\left(" * 66,
+    "texts": r"\text{" * 66,
+    "words": "word " * 79,
+    "units": "5" + " apples" * 56,
+    "long unit": "5 " + "a" * 390,
+    "quoted units": "5" + r"\text{ a}" * 43,
+    "names": "x_" * 190 + "=5",
+    "degrees": r"\sin" + r"x^\circ" * 56,
+    "thousands": "1" + ",000" * 90 + ",",
+    "repeating decimal": r"0.\overline{" + "9" * 380 + "}",
+    "index": "x_{" + "1" * 390 + "}",
+    "halves": "½" * 399,
+    "sum of bars": "+".join(["|x|"] * 100),
+    "still larger ones": "+".join(["(2900+x)!"] * 40),
+    "halves and letters": "½x" * 199,
+    "conditions": ",".join(rf"x\neq {n}" for n in range(40)),
+    "points left out": r"\R\setminus\{" + ",".join(map(str, range(110))) + r"\}",
+    "cases": r"\begin{cases}" * 30,
+    "half open": "]a," * 133,
+    "null bytes": "\0" * 399,
+    "null byte": "x\0y",
+    "surrogate": "\ud800",
+    "surrogates": "\ud800" * 1000,
+    "combining": "x" + "\u0301" * 390,
+    "ligature of 18 letters": "\ufdfa" * 399,
+    "right to left": "\u202e5",
+    "emoji": "😀" * 399,
+    "backslashes": "\\" * 399,
+    "broken LaTeX": r"\frac{1}{\sqrt{2",
+    "empty": "",
+    "space": " ",
+    "a newline": "\n",
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_input_is_fast(name):
-    canonical_form("x+1")                                 # imports are not what is timed
+    canonical_form("x+1")  # imports are not what is timed
     forget()
     start = time.process_time()
     key = canonical_form(HOSTILE[name])
@@ -361,14 +546,16 @@ def test_deep_nesting_is_text_however_deep_the_stack_of_the_caller():
 
 def test_random_text_never_raises_and_is_fast():
     rng = random.Random(8)
-    tokens = (r"\frac \sqrt { } ( ) [ ] ^ _ x y 2 3.5 10 - + * / ! | \sin \log \pi i e , \pm \cup = < \leq \text{ \\ & \{ \} "
-              r"\infty \binom ^\circ cm or and east % $ . \overline \lfloor \rfloor 9^{9} \boxed{ ' 1,000 \left \right \in \over "
-              r"\begin{pmatrix} \end{pmatrix} \neq \setminus \in \R > \geq \cdot \ln \log_2 f(x) x> AB [ ] \begin{cases} \end{cases} "
-              r"\color{red} \mid a_1").split() + [" ", "\0", "π", "²", '"', "\n"]
+    tokens = (
+        r"\frac \sqrt { } ( ) [ ] ^ _ x y 2 3.5 10 - + * / ! | \sin \log \pi i e , \pm \cup = < \leq \text{ \\ & \{ \} "
+        r"\infty \binom ^\circ cm or and east % $ . \overline \lfloor \rfloor 9^{9} \boxed{ ' 1,000 \left \right \in \over "
+        r"\begin{pmatrix} \end{pmatrix} \neq \setminus \in \R > \geq \cdot \ln \log_2 f(x) x> AB [ ] \begin{cases} \end{cases} "
+        r"\color{red} \mid a_1"
+    ).split() + [" ", "\0", "π", "²", '"', "\n"]
     for _ in range(1500):
         text = "".join(rng.choices(tokens, k=rng.randint(1, 50)))
         start = time.process_time()
-        try:                                              # canonical_form falls back on text for any error; see which
+        try:  # canonical_form falls back on text for any error; see which
             grading._structure(latex.normalise(text))
         except (ValueError, ArithmeticError, RecursionError):
             pass
@@ -378,23 +565,36 @@ def test_random_text_never_raises_and_is_fast():
 
 
 def test_memory_stays_bounded():
-    resource = pytest.importorskip("resource")            # not on Windows
+    resource = pytest.importorskip("resource")  # not on Windows
     canonical_form("x+1")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for round_ in range(2):
         for text in HOSTILE.values():
             canonical_form(text + " " * round_)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < (200 << 20 if sys.platform == "darwin" else 200 << 10)               # bytes there, KiB elsewhere
+    assert grown < (
+        200 << 20 if sys.platform == "darwin" else 200 << 10
+    )  # bytes there, KiB elsewhere
     assert all(f.cache_info().maxsize for f in (grading._key, latex._parse, latex._atom))
-    assert "x" * 401 not in repr(canonical_form("x" * 401))                             # a long answer is kept as a digest
+    assert "x" * 401 not in repr(canonical_form("x" * 401))  # a long answer is kept as a digest
 
 
 def test_no_code_runs(tmp_path):
     target = tmp_path / "pwned"
     code = f"__import__('pathlib').Path({str(target)!r}).touch()"
-    for text in (code, f"${code}$", rf"\text{{{code}}}", rf"\operatorname{{{code}}}(x)", rf"\variable{{{code}}}", f"{{{code}}}",
-                 f"x={code}", f"({code}, 1)", f"exec({code!r})", rf"\frac{{{code}}}{{2}}", rf"\boxed{{{code}}}"):
+    for text in (
+        code,
+        f"${code}$",
+        rf"\text{{{code}}}",
+        rf"\operatorname{{{code}}}(x)",
+        rf"\variable{{{code}}}",
+        f"{{{code}}}",
+        f"x={code}",
+        f"({code}, 1)",
+        f"exec({code!r})",
+        rf"\frac{{{code}}}{{2}}",
+        rf"\boxed{{{code}}}",
+    ):
         canonical_form(text)
         extract_answer(text)
     assert not target.exists()
@@ -402,16 +602,61 @@ def test_no_code_runs(tmp_path):
 
 def test_nothing_that_evaluates_text_is_called():
     tree = ast.parse((ROOT / "common" / "grading.py").read_text(encoding="utf-8"))
-    called = {getattr(node.func, "id", getattr(node.func, "attr", None)) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    assert not called & {"eval", "exec", "sympify", "parse_expr", "simplify", "S", "lambdify", "latex2sympy", "alarm"}
+    called = {
+        getattr(node.func, "id", getattr(node.func, "attr", None))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    }
+    assert not called & {
+        "eval",
+        "exec",
+        "sympify",
+        "parse_expr",
+        "simplify",
+        "S",
+        "lambdify",
+        "latex2sympy",
+        "alarm",
+    }
 
 
 def test_one_answer_does_not_change_another():
-    texts = ["x", "d", "dx", "x+1", r"\sin x", "odd", "A", "n", "x=3", r"\frac{dy}{dx}", "e", "I", "f(x)", r"\gamma", "1.5"]
+    texts = [
+        "x",
+        "d",
+        "dx",
+        "x+1",
+        r"\sin x",
+        "odd",
+        "A",
+        "n",
+        "x=3",
+        r"\frac{dy}{dx}",
+        "e",
+        "I",
+        "f(x)",
+        r"\gamma",
+        "1.5",
+    ]
     forget()
     before = [canonical_form(text) for text in texts]
-    for poison in ["x=5", r"\text{odd}=2", "dx", r"x \in \{1,2\}", "f(x)=x^2", r"\variable{x}", "e=2", "A=\\begin{pmatrix}1\\end{pmatrix}",
-                   r"\frac{d}{dx} x^2", "((((", r"\frac{", "n \\approx 3", r"\int x dx", r"x \in R^{2\times 3}", "pi=3"]:
+    for poison in [
+        "x=5",
+        r"\text{odd}=2",
+        "dx",
+        r"x \in \{1,2\}",
+        "f(x)=x^2",
+        r"\variable{x}",
+        "e=2",
+        "A=\\begin{pmatrix}1\\end{pmatrix}",
+        r"\frac{d}{dx} x^2",
+        "((((",
+        r"\frac{",
+        "n \\approx 3",
+        r"\int x dx",
+        r"x \in R^{2\times 3}",
+        "pi=3",
+    ]:
         canonical_form(poison)
     for order in (texts, texts[::-1]):
         forget()
@@ -421,6 +666,7 @@ def test_one_answer_does_not_change_another():
 
 def test_the_global_precision_of_mpmath_is_neither_used_nor_changed():
     import mpmath
+
     expected = canonical_form(r"\sqrt{2}x")
     forget()
     with mpmath.workdps(5):
@@ -438,7 +684,7 @@ def test_it_works_on_any_thread():
         try:
             for i in random.Random(seed).sample(range(len(texts)), len(texts)):
                 found[seed, i] = canonical_form(texts[i])
-        except BaseException as error:                    # a thread would only print it
+        except BaseException as error:  # a thread would only print it
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
@@ -452,37 +698,64 @@ def test_it_works_on_any_thread():
 
 # -------------------------------------------------------------------------------- imports and speed
 
+
 def run_python(code: str, **env) -> str:
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=env or None, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=env or None,
+        check=True,
+    )
     return result.stdout.strip()
 
 
 def test_a_vote_over_numbers_loads_no_parser():
-    code = ("import sys; from common.grading import majority, weighted, extract_answer\n"
-            r"assert majority(['1', '2', '-3', '1/2', r'\frac{1}{2}', '0.5', ' 7 ', '+4', '1', '1', '1', '1', '1']) == '1'" "\n"
-            r"assert weighted(['1', '7', r'$\frac{14}{2}$', r'\dfrac{1}{2}'], [0.5, 0.3, 0.3, 0.1]) == '7'" "\n"
-            "print(sorted({'sympy', 'antlr4', 'latex2sympy2_extended', 'torch', 'transformers', 'numpy'} & set(sys.modules)))")
+    code = (
+        "import sys; from common.grading import majority, weighted, extract_answer\n"
+        r"assert majority(['1', '2', '-3', '1/2', r'\frac{1}{2}', '0.5', ' 7 ', '+4', '1', '1', '1', '1', '1']) == '1'"
+        "\n"
+        r"assert weighted(['1', '7', r'$\frac{14}{2}$', r'\dfrac{1}{2}'], [0.5, 0.3, 0.3, 0.1]) == '7'"
+        "\n"
+        "print(sorted({'sympy', 'antlr4', 'latex2sympy2_extended', 'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
     assert run_python(code) == "[]"
 
 
 def test_algebra_loads_neither_torch_nor_transformers():
-    code = ("import sys; from common.grading import is_correct\n"
-            r"assert is_correct('x+1', '1+x') and 'sympy' in sys.modules" "\n"
-            "print(sorted({'torch', 'transformers'} & set(sys.modules)))")
+    code = (
+        "import sys; from common.grading import is_correct\n"
+        r"assert is_correct('x+1', '1+x') and 'sympy' in sys.modules"
+        "\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
     assert run_python(code) == "[]"
 
 
 def test_keys_do_not_depend_on_the_process():
-    texts = [r"\sqrt{2}x", r"\{x,y\}", r"y=2x+3", "x^2+y^2=1", r"\text{East}", "x" * 5000, "6+9i", "3,5,7"]
+    texts = [
+        r"\sqrt{2}x",
+        r"\{x,y\}",
+        r"y=2x+3",
+        "x^2+y^2=1",
+        r"\text{East}",
+        "x" * 5000,
+        "6+9i",
+        "3,5,7",
+    ]
     code = f"from common.grading import canonical_form\nprint([canonical_form(text) for text in {texts!r}])"
-    assert {run_python(code, PYTHONHASHSEED=seed) for seed in ("1", "2")} == {str([canonical_form(text) for text in texts])}
+    assert {run_python(code, PYTHONHASHSEED=seed) for seed in ("1", "2")} == {
+        str([canonical_form(text) for text in texts])
+    }
 
 
 def test_a_vote_over_256_answers_is_fast():
     sys.path.insert(0, str(ROOT / "tests"))
     from bench_grading import ballot
+
     answers, times = ballot(), []
-    majority(answers)                                     # imports, and the parser's grammar
+    majority(answers)  # imports, and the parser's grammar
     for _ in range(5):
         forget()
         start = time.process_time()

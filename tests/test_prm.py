@@ -2,175 +2,174 @@
 
 import math
 import random
-from functools import cache
-from types import SimpleNamespace
 
 import pytest
 import torch
+from naive import full_score
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, LlamaConfig
 
+import beam
 from common import chat
-from common.prm import BATCH_TOKENS, PACK_TOKENS, PRM, RLHFlow, Scorer, pack
+from common.families import RLHFlow
+from common.prm import BATCH_TOKENS, Scorer, alike, split_steps
 
 PROBLEM = "Start with 12. Add 5, multiply by 2. What is the result?"
-STEPS = ["## Step 1: Add 5\n$12+5=17$\n\n", "## Step 2: Multiply by 2\n$17\\times2=34$\n\n", "Therefore, the final answer is: $\\boxed{34}$. I hope it is correct."]
-WRONG = ["## Step 1: Add 5\n$12+5=18$\n\n", "## Step 2: Multiply by 2\n$18\\times2=36$\n\n", "Therefore, the final answer is: $\\boxed{36}$. I hope it is correct."]
+OTHER = "Evaluate $7\\times3$."
+STEPS = [
+    "## Step 1: Add 5\n$12+5=17$\n\n",
+    "## Step 2: Multiply by 2\n$17\\times2=34$\n\n",
+    "Therefore, the final answer is: $\\boxed{34}$. I hope it is correct.",
+]
+WRONG = [
+    "## Step 1: Add 5\n$12+5=18$\n\n",
+    "## Step 2: Multiply by 2\n$18\\times2=36$\n\n",
+    "Therefore, the final answer is: $\\boxed{36}$. I hope it is correct.",
+]
 
 
-@cache
-def whole_model(folder):
-    """The checkpoint with its language model head, which scoring itself does without."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+def roots_of(prm, *problems):
+    roots = [beam.Node(None, i, 9, text=problem) for i, problem in enumerate(problems)]
+    prm.read_problems(roots)
+    return roots
 
 
-def full_score(prm, problem, steps) -> list[float]:
-    """The published recipe word for word: the whole conversation, once for each step, softmax over "+" and "-"."""
-    scores, conversation = [], []
-    for i, step in enumerate(step.strip() for step in steps):
-        conversation += [{"role": "user", "content": f"{problem} {step}" if i == 0 else step}, {"role": "assistant", "content": "+"}]
-        ids = chat.encode(prm.tokenizer, chat.render(prm.tokenizer, conversation))
-        plus, minus = prm.tokenizer.convert_tokens_to_ids(["+", "-"])
-        assert ids[-2] == plus
-        with torch.no_grad():
-            logits = whole_model(prm.model.name_or_path)(torch.tensor([ids])).logits[0, -3]
-        scores.append(logits[[plus, minus]].softmax(-1)[0].item())
-    return scores
+def scored(prm, *parents_and_texts, separator="\n\n"):
+    """The children of these parents with these texts, scored."""
+    children = [
+        beam.Node(parent, parent.problem, 9, text=text) for parent, text in parents_and_texts
+    ]
+    prm.score(children, separator)
+    return children
 
 
 def test_step_by_step_equals_a_full_reading(pair):
     prm = pair[2]
-    prm.start([PROBLEM])
-    got, parents = [[], []], [0, 0]
-    for steps in zip(STEPS, WRONG):
-        for scores, new in zip(got, prm.score(parents, list(steps))):
-            scores += new
-        parents = [0, 1]
-    assert got[0] == pytest.approx(full_score(prm, PROBLEM, STEPS), abs=1e-4)
-    assert got[1] == pytest.approx(full_score(prm, PROBLEM, WRONG), abs=1e-4)
+    heads = roots_of(prm, PROBLEM) * 2
+    for right, wrong in zip(STEPS, WRONG):
+        heads = scored(prm, (heads[0], right), (heads[1], wrong))
+    for head, steps in zip(heads, (STEPS, WRONG)):
+        assert head.all_scores() == pytest.approx(full_score(prm, PROBLEM, steps), abs=1e-4)
 
 
 def test_a_whole_solution_at_once_equals_step_by_step(pair):
     prm = pair[2]
-    prm.start([PROBLEM])
-    once = prm.score([0, 0], ["".join(STEPS), "".join(WRONG)])
-    assert once[0] == pytest.approx(full_score(prm, PROBLEM, STEPS), abs=1e-4)
-    assert once[1] == pytest.approx(full_score(prm, PROBLEM, WRONG), abs=1e-4)
+    [root] = roots_of(prm, PROBLEM)
+    once = scored(prm, (root, "".join(STEPS)), (root, "".join(WRONG)))
+    for child, steps in zip(once, (STEPS, WRONG)):
+        assert child.scores == pytest.approx(full_score(prm, PROBLEM, steps), abs=1e-4)
 
 
-def test_random_trees(pair):
-    """Children dropped, repeated and reordered, of ragged lengths, some without a step."""
-    prm, rng = pair[2], random.Random(0)
-    for _ in range(5):
-        prm.start([PROBLEM])
-        paths = [[]]
+def test_random_trees_of_two_problems_interleaved(pair):
+    """Nodes dropped, repeated and reordered, of ragged lengths, some without a step, of two trees at
+    once. The PRM has no state: it does not matter what it has read in between."""
+    prm = pair[2]
+    rng = random.Random(0)
+    texts = [*STEPS, *WRONG, "\n\n", "", "one\n\ntwo\n\n"]
+    for _ in range(4):
+        nodes = roots_of(prm, PROBLEM, OTHER)
         for _ in range(4):
-            parents = [rng.randrange(len(paths)) for _ in range(rng.randint(1, 9))]
-            texts = [rng.choice([*STEPS, *WRONG, "\n\n", "", "one\n\ntwo\n\n"]) for _ in parents]
-            scores = prm.score(parents, texts)
-            paths = [paths[p] + [step for step in text.split("\n\n") if step] for p, text in zip(parents, texts)]
-            for path, text, new in zip(paths, texts, scores):
-                expected = full_score(prm, PROBLEM, path)
-                assert new == pytest.approx(expected[len(path) - len([s for s in text.split("\n\n") if s]):], abs=1e-4)
+            parents = [rng.choice(nodes) for _ in range(rng.randint(1, 9))]
+            before = dict(vars(prm))
+            new = scored(prm, *[(parent, rng.choice(texts)) for parent in parents])
+            assert vars(prm) == before
+            nodes += new
+        for node in rng.sample(nodes, 6):
+            root, *steps = node.path()
+            whole = "".join(f"{step.text}\n\n" for step in steps)
+            whole = [step for step in whole.split("\n\n") if step.strip()]
+            assert node.all_scores() == pytest.approx(full_score(prm, root.text, whole), abs=1e-4)
 
 
 def test_an_empty_last_step_has_no_score(pair):
     prm = pair[2]
-    prm.start([PROBLEM])
-    with_end, without = prm.score([0, 0], ["".join(STEPS) + "\n\n", "".join(STEPS)])
-    assert len(with_end) == 3 and with_end == pytest.approx(without, abs=1e-5)
-
-
-def test_peek_leaves_no_trace(pair):
-    prm = pair[2]
-    expected = full_score(prm, PROBLEM, STEPS)
-    prm.start([PROBLEM])
-    prm.score([0, 0], [WRONG[0], STEPS[0]])
-    pool = list(prm.pool)
-    ahead = prm.peek([WRONG[1], STEPS[1] + STEPS[2]])
-    assert all(before is after for before, after in zip(pool, prm.pool, strict=True))  # nor is the cache copied for it
-    assert ahead[1] == pytest.approx(expected[1:], abs=1e-4) and len(ahead[0]) == 1
-    assert prm.score([1], [STEPS[1]])[0] == pytest.approx(expected[1:2], abs=1e-4)
+    [root] = roots_of(prm, PROBLEM)
+    with_end, without = scored(prm, (root, "".join(STEPS) + "\n\n"), (root, "".join(STEPS)))
+    assert len(with_end.scores) == 3
+    assert with_end.scores == pytest.approx(without.scores, abs=1e-5)
 
 
 def test_a_score_does_not_depend_on_its_siblings(pair):
     prm = pair[2]
-    prm.start([PROBLEM])
-    alone = prm.score([0], [STEPS[0]])[0]
-    prm.start([PROBLEM])
-    crowd = prm.score([0] * 40, [WRONG[0]] * 39 + [STEPS[0]])[-1]  # several rows of packed siblings
-    assert crowd == pytest.approx(alone, abs=1e-5)
+    [root] = roots_of(prm, PROBLEM)
+    [alone] = scored(prm, (root, STEPS[0]))
+    *_, crowd = scored(prm, *[(root, WRONG[0])] * 39, (root, STEPS[0]))
+    assert crowd.scores == pytest.approx(alone.scores, abs=1e-5)
 
 
 def test_a_step_beyond_the_context_has_no_score(pair, monkeypatch):
     prm = pair[2]
-    prm.start([PROBLEM])
-    whole = prm.score([0], ["".join(STEPS)])[0]
-    monkeypatch.setattr(prm, "context", len(prm.family.opening(PROBLEM)) + len(prm.family.turn(STEPS[0].strip(), 1)))
-    prm.start([PROBLEM])
-    short = prm.score([0], ["".join(STEPS)])[0]
-    assert short[0] == whole[0] and all(math.isnan(score) for score in short[1:])
+    [root] = roots_of(prm, PROBLEM)
+    [whole] = scored(prm, (root, "".join(STEPS)))
+    opening = prm.family.opening(PROBLEM)
+    turn = prm.family.turn(STEPS[0].strip(), 1)
+    monkeypatch.setattr(prm, "context", len(opening) + len(turn))
+    [short] = scored(prm, (root, "".join(STEPS)))
+    assert short.scores[0] == pytest.approx(whole.scores[0], abs=1e-6)
+    assert all(math.isnan(score) for score in short.scores[1:])
     monkeypatch.setattr(prm, "context", prm.context - 1)
-    prm.start([PROBLEM])
-    assert all(math.isnan(score) for score in prm.score([0], ["".join(STEPS)])[0])
+    [none] = scored(prm, (root, "".join(STEPS)))
+    assert all(math.isnan(score) for score in none.scores)
 
 
-def test_several_problems_at_once(pair):
-    """Prefixes of different length side by side, and children that change their order: as if each problem were alone."""
+def test_the_context_is_what_the_model_sees(pair):
+    """The window of attention where there is one; no limit where the config names none."""
+    _, tokenizer, prm = pair
+
+    class Model:
+        class config:
+            max_position_embeddings = 4096
+            sliding_window = 1024
+
+    again = type(prm)(Model, tokenizer, prm.family)
+    assert again.context == 1024
+    del Model.config.sliding_window
+    assert type(prm)(Model, tokenizer, prm.family).context == 4096
+    del Model.config.max_position_embeddings
+    assert type(prm)(Model, tokenizer, prm.family).context == math.inf
+
+
+def test_a_node_keeps_what_can_be_continued(pair):
+    """Keys and values of its own tokens, and none where it has ended."""
     prm = pair[2]
-    problems = [PROBLEM, "Evaluate $7\\times3$.", "Mia has 12 coins. " * 20 + "How many coins does Mia have at the end?"]
-    prm.start(problems)
-    first = prm.score([2, 0, 1, 0], [STEPS[0], WRONG[0], STEPS[0], STEPS[0]])
-    second = prm.score([3, 0, 2, 1, 2], [STEPS[1], STEPS[1] + STEPS[2], WRONG[1], WRONG[1], "\n\n"])
-    paths = [(2, STEPS[:1]), (0, WRONG[:1]), (1, STEPS[:1]), (0, STEPS[:1])]
-    for (problem, steps), scores in zip(paths, first):
-        assert scores == pytest.approx(full_score(prm, problems[problem], steps), abs=1e-4)
-    for parent, new, scores in zip([3, 0, 2, 1], [STEPS[1:2], STEPS[1:], WRONG[1:2], WRONG[1:2]], second):
-        problem, steps = paths[parent]
-        assert scores == pytest.approx(full_score(prm, problems[problem], steps + new)[1:], abs=1e-4)
-    assert second[4] == []
+    [root] = roots_of(prm, PROBLEM)
+    assert root.prm_kv.shape[3] == len(prm.family.opening(PROBLEM))
+    going_on = beam.Node(root, 0, 9, text=STEPS[0])
+    finished = beam.Node(root, 0, 9, text=STEPS[0], finished=True)
+    cut = beam.Node(root, 0, 0, text=STEPS[0])
+    blank = beam.Node(root, 0, 9, text="\n\n")
+    prm.score([going_on, finished, cut, blank], "\n\n")
+    assert going_on.prm_kv.shape[3] == len(prm.family.turn(STEPS[0].strip(), 1))
+    assert finished.prm_kv is cut.prm_kv is blank.prm_kv is None
+    assert len(finished.scores) == len(cut.scores) == 1 and blank.scores == []
 
 
-def test_out_of_memory_halves_the_batch_and_changes_no_score(pair, monkeypatch):
-    """Stands in for a GPU: more than two rows at a time are too many. Every call gets through, with the same scores."""
-    prm, sizes, rng = pair[2], [], random.Random(4)
+def test_out_of_memory_halves_the_batch_and_changes_no_score(pair):
+    """Stands in for a GPU: more than two rows at a time are too many."""
+    prm = pair[2]
+    rng = random.Random(4)
+    sizes = []
 
     def memory(_, inputs):
         sizes.append(len(inputs[0]))
         if sizes[-1] > 2:
             raise torch.cuda.OutOfMemoryError
 
-    calls = [([0] * 3, STEPS)]
-    for _ in range(3):
-        parents = [rng.randrange(len(calls[-1][0])) for _ in range(40)]
-        calls.append((parents, [rng.choice([*STEPS, *WRONG, ""]) for _ in parents]))
+    texts = [rng.choice([*STEPS, *WRONG, ""]) for _ in range(40)]
 
     def run():
-        prm.start([PROBLEM, "Evaluate $7\\times3$."])
-        return [scores for call in calls for scores in prm.score(*call)] + prm.peek([STEPS[2]] * 40)
+        roots = roots_of(prm, PROBLEM, OTHER)
+        first = scored(prm, *[(root, step) for root in roots for step in STEPS])
+        return scored(prm, *[(first[i % 6], text) for i, text in enumerate(texts)])
 
-    expected, handle = run(), prm.model.register_forward_pre_hook(memory)
+    expected = run()
+    hook = prm.model.register_forward_pre_hook(memory)
     try:
-        assert all(got == pytest.approx(want, abs=1e-5) for got, want in zip(run(), expected, strict=True))
+        for got, want in zip(run(), expected, strict=True):
+            assert got.scores == pytest.approx(want.scores, abs=1e-5)
+        assert max(sizes) == 6 and prm.model.rows_at_once == 1  # 6, 3, 1: nothing fails twice
     finally:
-        handle.remove()
-    assert max(sizes) > 8 and sizes.count(2) > 8
-    monkeypatch.setattr(prm, "_rows_at_once", lambda R, T, L: min(R, 3))  # what a GPU's estimate would do
-    assert all(got == pytest.approx(want, abs=1e-5) for got, want in zip(run(), expected, strict=True))
-
-
-@pytest.mark.parametrize("gigabytes, rows", [(10, 35), (100, 64), (0.1, 1)])
-def test_the_estimate_for_a_gpu(monkeypatch, gigabytes, rows):
-    """64 rows of 500 tokens behind 500 of prefix through Llama-3.1-8B in bfloat16: 0.22 GB each, added up by hand.
-
-    1000 slots x (65,536 numbers in the caches, 8,192 in repeated heads, 500 of mask) + 500 x (8 x 4096 + 3 x 14,336)."""
-    config = LlamaConfig(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
-                         head_dim=128, attn_implementation="sdpa")
-    prm = PRM(SimpleNamespace(config=config, device=torch.device("cuda"), dtype=torch.bfloat16), None, None)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gigabytes * 1e9 - 1e9, 0))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3e9)  # 1 GB of it in the allocator's hands but unused
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2e9)
-    assert prm._rows_at_once(64, 500, 500) == rows
+        hook.remove()
+        del prm.model.rows_at_once
 
 
 def test_a_row_that_does_not_fit_alone_is_an_error(pair):
@@ -179,110 +178,119 @@ def test_a_row_that_does_not_fit_alone_is_an_error(pair):
     def memory(*_):
         raise torch.cuda.OutOfMemoryError("full")
 
-    handle = prm.model.register_forward_pre_hook(memory)
+    hook = prm.model.register_forward_pre_hook(memory)
     try:
         with pytest.raises(torch.cuda.OutOfMemoryError, match="full"):
-            prm.start([PROBLEM])
+            roots_of(prm, PROBLEM)
     finally:
-        handle.remove()
-
-
-def test_what_children_share_is_stored_once(pair):
-    """40 children of one parent, then some of their children: of each a slot for every token, and of what is dropped none."""
-    prm = pair[2]
-    slots = lambda: {len(kv) for layer in prm.pool for kv in layer}
-    prm.start([PROBLEM])
-    opening, turn = len(prm.family.opening(PROBLEM)), [len(prm.family.turn(step.strip(), i)) for i, step in enumerate(STEPS, 1)]
-    assert slots() == {opening}
-    prm.score([0] * 40, [STEPS[0]] * 40)
-    assert slots() == {opening + 40 * turn[0]}
-    prm.score([7, 7, 3], [STEPS[1]] * 3)
-    assert slots() == {opening + 2 * turn[0] + 3 * turn[1]}
-    prm.score([2, 2], [STEPS[2], ""])
-    assert slots() == {opening + turn[0] + turn[1] + turn[2]}
-    assert (prm.slots >= 0).sum(1).tolist() == [opening + sum(turn), opening + turn[0] + turn[1]]
-
-
-def test_children_that_are_not_kept_have_the_same_scores_and_no_children(pair):
-    prm = pair[2]
-    prm.start([PROBLEM])
-    kept = prm.score([0] * 3, STEPS)
-    prm.start([PROBLEM])
-    opening = len(prm.pool[0][0])
-    assert prm.score([0] * 3, STEPS, keep=False) == kept and len(prm.pool[0][0]) == opening
-    with pytest.raises(IndexError):
-        prm.score([0], [STEPS[1]])
+        hook.remove()
 
 
 def test_short_rows_are_not_padded_to_the_longest(pair):
-    """Steps of 1 to 64 sentences: hardly more goes through the model than there is, and children go on from all of them.
-
-    Steps that differ by less than another batch costs are one batch."""
-    prm, batches = pair[2], []
-    uneven, even = ["Add 5. " * 2 ** i for i in range(7)], ["Add 5. " * i for i in range(1, 8)]
-    handle = prm.model.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].numel()))
+    """Steps of 1 to 64 sentences: hardly more goes through the model than there is. Steps that
+    differ by less than another batch costs are one batch."""
+    prm = pair[2]
+    uneven = ["Add 5. " * 2**i for i in range(7)]
+    even = ["Add 5. " * i for i in range(1, 8)]
+    [root] = roots_of(prm, PROBLEM)
+    batches = []
+    hook = prm.model.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].numel()))
     try:
-        prm.start([PROBLEM] * 7)
+        first = scored(prm, *[(root, text) for text in uneven])
+        needed = sum(len(prm.family.turn(text.strip(), 1)) for text in uneven)
+        assert len(batches) > 1 and sum(batches) <= needed + len(batches) * BATCH_TOKENS
         batches.clear()
-        first = prm.score(list(range(7)), uneven)
-        assert len(batches) > 1 and sum(batches) <= sum(len(prm.family.turn(step.strip(), 1)) for step in uneven) + len(batches) * BATCH_TOKENS
-        batches.clear()
-        second = prm.score([6, 0, 3, 5, 1, 4, 2], even)
+        second = scored(prm, *[(first[i], text) for i, text in zip([6, 0, 3, 5, 1, 4, 2], even)])
         assert len(batches) == 1
     finally:
-        handle.remove()
-    for i, step, scores in zip([6, 0, 3, 5, 1, 4, 2], even, second):
-        assert first[i] + scores == pytest.approx(full_score(prm, PROBLEM, [uneven[i], step]), abs=1e-4)
+        hook.remove()
+    for node in second:
+        steps = [step.text for step in node.path()[1:]]
+        assert node.all_scores() == pytest.approx(full_score(prm, PROBLEM, steps), abs=1e-4)
 
 
-def test_pack_keeps_families_together_and_rows_short():
-    rng = random.Random(1)
-    for _ in range(300):
-        parents = [rng.randrange(6) for _ in range(rng.randint(1, 40))]
-        segments = [[0] * rng.choice([0, 1, 30, 700]) for _ in parents]
-        rows = pack(parents, segments)
-        assert sorted(c for _, children in rows for c in children) == list(range(len(parents)))
-        lengths = [sum(len(segments[c]) for c in children) for _, children in rows]
-        assert lengths == sorted(lengths, reverse=True)
-        for parent, children in rows:
-            assert children and all(parents[c] == parent for c in children)
-            assert len(children) == 1 or sum(len(segments[c]) for c in children) <= max(PACK_TOKENS, *map(len, segments))
+def test_alike():
+    assert alike([5]) == 1 and alike([100, 100, 90]) == 3
+    assert alike([BATCH_TOKENS + 2, 1, 1]) == 1
+    assert alike([100, 60, 20, 10]) == 3  # 0 + 40 + 80 tokens of padding are fewer than 128
 
 
 def test_problem_and_template_as_published(pair):
     """What goes in is the template's own conversation, token by token, with one BOS."""
     prm = pair[2]
-    conversation = [
-        {"role": "user", "content": f"{PROBLEM} {STEPS[0].strip()}"}, {"role": "assistant", "content": "+"},
-        {"role": "user", "content": STEPS[1].strip()}, {"role": "assistant", "content": "+"},
-    ]
-    whole = chat.encode(prm.tokenizer, chat.render(prm.tokenizer, conversation))
+    contents = [f"{PROBLEM} {STEPS[0].strip()}", "+", STEPS[1].strip(), "+"]
+    roles = ["user", "assistant"] * 2
+    messages = [{"role": role, "content": text} for role, text in zip(roles, contents)]
+    whole = chat.encode(prm.tokenizer, chat.render(prm.tokenizer, messages))
     seen = []
-    handle = prm.model.base_model.register_forward_pre_hook(
-        lambda _, inputs, kwargs: seen.extend((inputs[0] if inputs else kwargs["input_ids"])[0].tolist()), with_kwargs=True
-    )
-    prm.start([PROBLEM])
-    prm.score([0], [STEPS[0]])
-    prm.score([0], [STEPS[1]])
-    handle.remove()
-    assert seen == whole[:-2] and seen.count(prm.tokenizer.bos_token_id) == 1  # all but the last "+" and its end
+    hook = prm.model.register_forward_pre_hook(lambda _, given: seen.extend(given[0][0].tolist()))
+    [root] = roots_of(prm, PROBLEM)
+    [first] = scored(prm, (root, STEPS[0]))
+    scored(prm, (first, STEPS[1]))
+    hook.remove()
+    assert seen == whole[:-2]  # all but the last "+" and its end
+    assert seen.count(prm.tokenizer.bos_token_id) == 1
 
 
 def test_a_tokenizer_that_joins_tokens_over_the_edge_of_a_turn_is_refused(pair):
     _, tokenizer, prm = pair
-    joined = type(tokenizer)(tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), bos_token=tokenizer.bos_token,
-                             chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    joined = type(tokenizer)(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()),
+        bos_token=tokenizer.bos_token,
+        chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}",
+    )
     RLHFlow(joined, prm.model, None)  # strange, but sound
     joined.add_tokens("Add+")
     with pytest.raises(ValueError, match="single tokens"):
         RLHFlow(joined, prm.model, None)
 
 
-def test_any_function_in_a_prms_place():
+# --- steps, and any function in a PRM's place -----------------------------------------------------
+
+
+def test_steps_are_what_the_separator_parts():
+    node = beam.Node(None, 0, 9, text="a\n b\n\n\n  c")
+    assert split_steps(node, "\n\n") == ["a\n b\n\n", "\n  c"]
+    assert split_steps(node, "\n") == ["a\n", " b\n", "\n", "\n", "  c"]
+    node.steps = ["a\n b", "\n\n\n  c"]
+    assert split_steps(node, lambda tokens: False) == node.steps
+    for separator in ("\n\n", "\n", "x", len):
+        assert "".join(split_steps(node, separator)) == node.text
+
+
+def test_a_function_is_asked_about_many_at_once_with_texts_as_they_were_written():
     asked = []
-    judge = Scorer(lambda problem, steps: asked.append((problem, *steps)) or len(steps) / 10)
-    judge.start(["p", "q"])
-    assert judge.score([1, 0, 1], ["a\n\n", "b\n\nc", " \n"]) == [[0.1], [0.1, 0.2], []]
-    assert asked == [("q", "a"), ("p", "b"), ("p", "b", "c")]
-    assert judge.peek(["x", "", "y"]) == [[0.2], [], [0.1]] and asked[3:] == [("q", "a", "x"), ("q", "y")]
-    assert judge.score([1, 0], ["d", "e"]) == [[0.3], [0.2]] and asked[5:] == [("p", "b", "c", "d"), ("q", "a", "e")]
+
+    def score(pairs):
+        asked.append(pairs)
+        return [len(solution) / 10 for _, solution in pairs]
+
+    judge = Scorer(score)
+    p, q = roots_of(judge, "p", "q")
+    first = scored(judge, (q, " a\n\n"), (p, "  b\n\n    c"), (q, " \n"))
+    assert asked == [[("q", " a\n\n"), ("p", "  b\n\n"), ("p", "  b\n\n    c")]]
+    assert [child.scores for child in first] == [[0.4], [0.5, 1.0], []]
+    scored(judge, (first[1], "d"), (first[0], "e"))
+    assert asked[1] == [("p", "  b\n\n    cd"), ("q", " a\n\ne")]
+    scored(judge, (first[0], "\n"))  # nothing to ask
+    assert len(asked) == 2
+
+
+def test_a_function_that_answers_too_few_is_an_error():
+    judge = Scorer(lambda pairs: [0.5])
+    [root] = roots_of(judge, "p")
+    with pytest.raises(ValueError):
+        scored(judge, (root, "a\n\nb"))
+
+
+def test_the_separator_reaches_the_prm(pair):
+    """A whole solution, line by line: by a string, and by a function that found the same steps."""
+    prm = pair[2]
+    [root] = roots_of(prm, PROBLEM)
+    text = "".join(STEPS)
+    [by_string] = scored(prm, (root, text), separator="\n")
+    lines = [line for line in text.split("\n") if line]
+    assert by_string.scores == pytest.approx(full_score(prm, PROBLEM, lines), abs=1e-4)
+    child = beam.Node(root, 0, 9, text=text, steps=split_steps(by_string, "\n"))
+    prm.score([child], lambda tokens: False)
+    assert child.scores == pytest.approx(by_string.scores, abs=1e-5)

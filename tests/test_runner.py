@@ -3,6 +3,7 @@
 Most processes see a few lines of `torch` and `transformers` in place of the real ones, so that they start in a tenth of
 a second and dozens can be killed; some tests of many processes, and those of the meter and of models, use the real ones.
 """
+
 import json
 import math
 import os
@@ -25,9 +26,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from common import inputs, runner  # noqa: E402
+from common import inputs, runner
 
-STUB = '''
+STUB = """
 import sys
 from common import inputs, runner
 
@@ -81,8 +82,8 @@ def main(args):
 
 if __name__ == "__main__":
     sys.exit(main(args))
-'''
-FAKE_TORCH = '''
+"""
+FAKE_TORCH = """
 class cuda:
     is_available = staticmethod(lambda: False)
     empty_cache = staticmethod(lambda: None)
@@ -90,8 +91,8 @@ class Generator:
     def manual_seed(self, seed):
         self.initial_seed = lambda: seed
         return self
-'''
-FAKE_DISTRIBUTED = '''
+"""
+FAKE_DISTRIBUTED = """
 import os, pathlib, pickle, time
 RANK, meeting = os.environ.get("RANK"), pathlib.Path("meeting" + os.environ.get("MASTER_PORT", ""))
 init_process_group = lambda *_, **__: meeting.mkdir(exist_ok=True)
@@ -110,8 +111,8 @@ def broadcast_object_list(shared):
 def barrier():
     (meeting / f"done{RANK}").touch()
     wait(int(os.environ["WORLD_SIZE"]), "done*")
-'''
-FAKE_TRANSFORMERS = '''
+"""
+FAKE_TRANSFORMERS = """
 class AutoTokenizer:
     from_pretrained = classmethod(lambda cls, folder: cls())
     chat_template = True
@@ -122,8 +123,13 @@ class AutoConfig:
     architectures, max_position_embeddings = ["LlamaForCausalLM"], 2048
 class DynamicCache:
     __init__ = lambda self, config: setattr(self, "layers", [])
-'''
-MODELS = ["--policy", "p", "--prm", "r"]  # the stub loads none, but the runner looks at their folders
+"""
+MODELS = [
+    "--policy",
+    "p",
+    "--prm",
+    "r",
+]  # the stub loads none, but the runner looks at their folders
 
 
 @pytest.fixture
@@ -134,8 +140,12 @@ def folder(tmp_path):
     (tmp_path / "fake" / "torch" / "distributed.py").write_text(FAKE_DISTRIBUTED)
     (tmp_path / "fake" / "transformers").mkdir()
     (tmp_path / "fake" / "transformers" / "__init__.py").write_text(FAKE_TRANSFORMERS)
-    (tmp_path / "fake" / "transformers" / "utils.py").write_text("class logging: disable_progress_bar = lambda: None")
-    (tmp_path / "fake" / "transformers" / "cache_utils.py").write_text("class LinearAttentionCacheLayerMixin: pass")
+    (tmp_path / "fake" / "transformers" / "utils.py").write_text(
+        "class logging: disable_progress_bar = lambda: None"
+    )
+    (tmp_path / "fake" / "transformers" / "cache_utils.py").write_text(
+        "class LinearAttentionCacheLayerMixin: pass"
+    )
     (tmp_path / "p").symlink_to(ROOT / "tiny/policy")
     (tmp_path / "r").symlink_to(ROOT / "tiny/prm")
     write_problems(tmp_path)
@@ -143,20 +153,47 @@ def folder(tmp_path):
 
 
 def write_problems(folder, count=12, special={}, name="problems.jsonl"):
-    records = [{"id": f"p{i}", "problem": f"problem {i} {special.get(i, '')}".strip(), "answer": str(i % 3),
-                "level": i % 3 + 1} for i in range(count)]
+    records = [
+        {
+            "id": f"p{i}",
+            "problem": f"problem {i} {special.get(i, '')}".strip(),
+            "answer": str(i % 3),
+            "level": i % 3 + 1,
+        }
+        for i in range(count)
+    ]
     (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def start(folder, *flags, launcher=None, fake=True, **kwargs):
     path = [str(ROOT)] + [str(folder / "fake")] * fake
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "",
-           **kwargs.pop("env", {})}
-    defaults = ["--problems", "problems.jsonl"] if not any(str(flag).startswith("--problem") for flag in flags) else []
-    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests run in the background inherit deafness to Ctrl-C
-    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": listen} | kwargs
-    return subprocess.Popen([*(launcher or [sys.executable]), "stub.py", *MODELS, *defaults, *map(str, flags)],
-                            cwd=folder, env=env, **kwargs)
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "",
+        **kwargs.pop("env", {}),
+    }
+    defaults = (
+        ["--problems", "problems.jsonl"]
+        if not any(str(flag).startswith("--problem") for flag in flags)
+        else []
+    )
+    listen = lambda: signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # tests run in the background inherit deafness to Ctrl-C
+    kwargs = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "preexec_fn": listen,
+    } | kwargs
+    return subprocess.Popen(
+        [*(launcher or [sys.executable]), "stub.py", *MODELS, *defaults, *map(str, flags)],
+        cwd=folder,
+        env=env,
+        **kwargs,
+    )
 
 
 def stub(folder, *flags, code=0, **kwargs):
@@ -189,18 +226,39 @@ def unbroken(folder):
 
 # ------------------------------------------------------------------------------------------ what is written
 
+
 def test_file_of_a_run(folder, unbroken):
     header, *rows = unbroken
     run = header["run"]
-    assert run["script"] == "stub.py" and run["n"] == 4 and run["temperature"] == 0.8 and run["policy"] == "p"
+    assert (
+        run["script"] == "stub.py"
+        and run["n"] == 4
+        and run["temperature"] == 0.8
+        and run["policy"] == "p"
+    )
     assert run["versions"]["transformers"] and run["device"] == "cpu" and "commit" in run
     assert [row["id"] for row in rows] == [f"p{i}" for i in range(12)]
     row = rows[4]
-    assert list(row) == ["id", "problem", "answer", "level", "finished", "completions", "predictions", "correct", "usage"]
+    assert list(row) == [
+        "id",
+        "problem",
+        "answer",
+        "level",
+        "finished",
+        "completions",
+        "predictions",
+        "correct",
+        "usage",
+    ]
     assert row["answer"] == "1" and row["level"] == 2 and len(row["completions"]) == 4
     assert set(row["completions"][0]) == {"text", "answer", "scores", "tokens", "finished"}
     assert list(row["predictions"]) == list(row["correct"]) == ["majority", "best", "weighted"]
-    assert row["usage"] == {"generated_tokens": 20, "policy_tokens": 7, "prm_tokens": 7, "flops": 2000}
+    assert row["usage"] == {
+        "generated_tokens": 20,
+        "policy_tokens": 7,
+        "prm_tokens": 7,
+        "flops": 2000,
+    }
     assert not list(folder.glob("*.new")) and not list(folder.glob("*.part*"))
 
 
@@ -211,7 +269,9 @@ def test_default_name_resumes_and_differs_by_arguments(folder):
     assert "--limit 10" in out  # how to get more
     stub(folder, "--limit", 7)
     assert ids(path) == [f"p{i}" for i in range(7)]
-    assert len((folder / "solved.log").read_text().splitlines()) == 7  # five of them were not run again
+    assert (
+        len((folder / "solved.log").read_text().splitlines()) == 7
+    )  # five of them were not run again
     stub(folder, "--limit", 2, "--temperature", 0.5)
     assert len(list((folder / "runs").iterdir())) == 2
 
@@ -236,29 +296,54 @@ def test_table(folder):
     lines = out.splitlines()
     assert lines[0] == "8 of 8 problems done, 1 of them failed"
     assert "95 % interval" in lines[1] and lines[2].split() == ["majority", "best", "weighted"]
-    assert f"{100 * right / 8:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in lines[3][30:56]  # of 8: failed is wrong
+    assert (
+        f"{100 * right / 8:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in lines[3][30:56]
+    )  # of 8: failed is wrong
     assert [line.split()[0] for line in lines[4:7]] == ["1", "2", "3"]
-    assert "3.0 completions finished, 1.0 cut; 0.0 GFLOP" in out and "20 tokens generated, 7 forw" in out
-    assert "3 completions had NaN or infinite scores" in out and "GiB" in out and "results in o.jsonl" in out
+    assert (
+        "3.0 completions finished, 1.0 cut; 0.0 GFLOP" in out
+        and "20 tokens generated, 7 forw" in out
+    )
+    assert (
+        "3 completions had NaN or infinite scores" in out
+        and "GiB" in out
+        and "results in o.jsonl" in out
+    )
     assert "failed: p2: MemoryError: no room for 9 rows at all (stub.py:" in out
-    assert lines[-1] == "to go on: python stub.py --policy p --prm r --problems problems.jsonl --output o.jsonl"
+    assert (
+        lines[-1]
+        == "to go on: python stub.py --policy p --prm r --problems problems.jsonl --output o.jsonl"
+    )
     assert len(lines) <= 20 and err == ""
 
 
-@pytest.mark.parametrize("right, total, low, high", [(8, 10, .4902, .9433), (0, 10, 0, .2775), (10, 10, .7225, 1)])
-def test_wilson(right, total, low, high):  # (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) by hand
+@pytest.mark.parametrize(
+    "right, total, low, high", [(8, 10, 0.4902, 0.9433), (0, 10, 0, 0.2775), (10, 10, 0.7225, 1)]
+)
+def test_wilson(
+    right, total, low, high
+):  # (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) by hand
     assert runner.wilson(right, total) == pytest.approx((low, high), abs=5e-5)
 
 
 # ------------------------------------------------------------------------------------------ kills and resumes
 
+
 def test_kill_9_at_random_moments(folder, unbroken):
-    moments, kills, resumed, output, log = random.Random(0), 0, 0, folder / "o.jsonl", folder / "solved.log"
+    moments, kills, resumed, output, log = (
+        random.Random(0),
+        0,
+        0,
+        folder / "o.jsonl",
+        folder / "solved.log",
+    )
     log.touch()
     while kills < 20:
         before, solved = (set(ids(output)) if output.exists() else set()), log.stat().st_size
         process = start(folder, "--output", output.name, env={"PAUSE": "0.005"})
-        while kills % 4 and log.stat().st_size == solved and process.poll() is None:  # not only while it starts
+        while (
+            kills % 4 and log.stat().st_size == solved and process.poll() is None
+        ):  # not only while it starts
             time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.15))
         process.kill()
@@ -267,7 +352,9 @@ def test_kill_9_at_random_moments(folder, unbroken):
         again = {f"p{line.split()[1]}" for line in log.read_text()[solved:].splitlines()}
         after = set(ids(output)) if output.exists() else set()
         assert not before & again and before <= after  # what was on disk is not run again
-        assert len(again - after) <= 1  # and what was done is on disk, but for the one that was being written
+        assert (
+            len(again - after) <= 1
+        )  # and what was done is on disk, but for the one that was being written
         resumed += bool(before and again)
         if process.returncode == 0 or len(after) == 12:
             stub(folder, "--output", output.name)
@@ -299,8 +386,10 @@ def test_part_files_of_a_dead_run_are_taken_in(folder, unbroken):
 def test_other_arguments_are_refused(folder, unbroken):
     before = (folder / "unbroken.jsonl").read_bytes()
     _, err = stub(folder, "--output", "unbroken.jsonl", "--temperature", 0.7, "--n", 5, code=2)
-    assert err == ("stub.py: error: --output unbroken.jsonl is of another run (n 4 there, 5 here; "
-                   "temperature 0.8 there, 0.7 here): name another --output, or drop it by --overwrite\n")
+    assert err == (
+        "stub.py: error: --output unbroken.jsonl is of another run (n 4 there, 5 here; "
+        "temperature 0.8 there, 0.7 here): name another --output, or drop it by --overwrite\n"
+    )
     write_problems(folder, 11)  # the file knows a problem that is gone
     _, err = stub(folder, "--output", "unbroken.jsonl", code=2)
     assert "another problem 'p11'" in err and err.count("\n") == 1
@@ -317,12 +406,22 @@ def test_overwrite(folder, unbroken):
 def test_what_is_read_is_no_path_and_steers_no_terminal(folder):
     """Neither an id nor an answer nor the message of an error."""
     ids_ = ["../up", "/tmp/absolute", "..", "a\0b", "\x1b[31m", "$(touch cmd)"]
-    records = [{"id": key, "problem": f"ESCAPE {'RAISE' * (i == 4)} {key}", "answer": "\x1b[2J", "level": "\x9b1m"}
-               for i, key in enumerate(ids_)]
+    records = [
+        {
+            "id": key,
+            "problem": f"ESCAPE {'RAISE' * (i == 4)} {key}",
+            "answer": "\x1b[2J",
+            "level": "\x9b1m",
+        }
+        for i, key in enumerate(ids_)
+    ]
     (folder / "problems.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     before = {path for path in folder.parent.rglob("*")}
     out, err = stub(folder, "--output", "o.jsonl", code=1)
-    assert {path for path in folder.parent.rglob("*")} - before == {folder / "o.jsonl", folder / "solved.log"}
+    assert {path for path in folder.parent.rglob("*")} - before == {
+        folder / "o.jsonl",
+        folder / "solved.log",
+    }
     assert ids(folder / "o.jsonl") == ids_ and "failed: \\x1b[31m: MemoryError" in out
     assert not any(ord(c) < 32 and c != "\n" or 127 <= ord(c) < 160 for c in out + err)
 
@@ -330,7 +429,10 @@ def test_what_is_read_is_no_path_and_steers_no_terminal(folder):
 def test_stdout_that_is_closed(folder):
     process = start(folder, "--output", "o.jsonl", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()  # as `| head -0` does
-    assert process.stderr.read() == "stub.py: error: stdout cannot be written (Broken pipe): send it elsewhere and give this command again\n"
+    assert (
+        process.stderr.read()
+        == "stub.py: error: stdout cannot be written (Broken pipe): send it elsewhere and give this command again\n"
+    )
     assert process.wait() == 2 and len(ids(folder / "o.jsonl")) == 12
 
 
@@ -356,7 +458,9 @@ def test_failed_problem_is_recorded_and_tried_again(folder):
     out, _ = stub(folder, "--output", "o.jsonl", code=1)
     row = rows_of(folder / "o.jsonl")[3]
     assert set(row) == {"id", "problem", "answer", "level", "error"}
-    assert row["error"].startswith("MemoryError: no room for 9 rows") and "(stub.py:" in row["error"]
+    assert (
+        row["error"].startswith("MemoryError: no room for 9 rows") and "(stub.py:" in row["error"]
+    )
     assert len(ids(folder / "o.jsonl")) == 6  # the run went on
     (folder / "repaired").touch()
     stub(folder, "--output", "o.jsonl")
@@ -369,12 +473,19 @@ def test_failed_problem_is_recorded_and_tried_again(folder):
 def test_problems_side_by_side_have_the_rows_they_have_alone(folder, unbroken, size):
     stub(folder, "--output", "o.jsonl", "--batch-problems", size)
     rows = rows_of(folder / "o.jsonl")
-    assert [{**row, "usage": 0} for row in rows[1:]] == [{**row, "usage": 0} for row in unbroken[1:]]
+    assert [{**row, "usage": 0} for row in rows[1:]] == [
+        {**row, "usage": 0} for row in unbroken[1:]
+    ]
     batches = math.ceil(12 / size)  # for each the stub's meters say 7 and 1000, of both models
     assert sum(row["usage"]["prm_tokens"] for row in rows[1:]) == 7 * batches
     assert sum(row["usage"]["flops"] for row in rows[1:]) == 2000 * batches
-    assert {row["usage"]["flops"] for row in rows[1:6]} <= {2000 // min(size, 12), 2000 // min(size, 12) + 1}  # equal shares
-    stub(folder, "--output", "unbroken.jsonl", "--batch-problems", 3)  # it decides no answer, so this goes on with the file
+    assert {row["usage"]["flops"] for row in rows[1:6]} <= {
+        2000 // min(size, 12),
+        2000 // min(size, 12) + 1,
+    }  # equal shares
+    stub(
+        folder, "--output", "unbroken.jsonl", "--batch-problems", 3
+    )  # it decides no answer, so this goes on with the file
 
 
 @pytest.mark.parametrize("gigabytes, rows", [(None, 64), (0.5, 64), (9, 128), (18, 256), (70, 256)])
@@ -390,16 +501,23 @@ def test_one_that_fails_in_a_batch_takes_no_other_with_it(folder):
     stub(folder, "--output", "o.jsonl", "--batch-problems", 3, code=1)
     rows = rows_of(folder / "o.jsonl")[1:]
     assert ["error" in row for row in rows] == [False, True, False]
-    assert "MemoryError: no room for 9 rows at all" in rows[1]["error"] and rows[2]["usage"]["policy_tokens"] == 7
+    assert (
+        "MemoryError: no room for 9 rows at all" in rows[1]["error"]
+        and rows[2]["usage"]["policy_tokens"] == 7
+    )
 
 
 def test_full_disk(folder):
     write_problems(folder, 40, dict.fromkeys(range(40), "BIG"))
     full = lambda kib: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, kib << 10))
     _, err = stub(folder, "--output", "o.jsonl", code=2, preexec_fn=full(512))
-    assert err.endswith("--output o.jsonl cannot be written (File too large): make room or name another --output\n")
+    assert err.endswith(
+        "--output o.jsonl cannot be written (File too large): make room or name another --output\n"
+    )
     assert err.count("\n") == 1
-    assert not (folder / "o.jsonl").exists() and not (folder / "solved.log").exists()  # told before the work
+    assert (
+        not (folder / "o.jsonl").exists() and not (folder / "solved.log").exists()
+    )  # told before the work
     _, err = stub(folder, "--output", "o.jsonl", code=2, preexec_fn=full(1200))
     assert err.count("\n") == 1 and "then give this command again" in err
     assert 5 < len(ids(folder / "o.jsonl")) < 40
@@ -448,14 +566,24 @@ def test_two_runs_do_not_write_one_file(folder):
 
 # ------------------------------------------------------------------------------------------ many processes
 
+
 def ranks(folder, *flags, world=2, fake=False, **kwargs):
     """What torchrun starts, without its agent, so that each process can be killed by itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **kwargs.pop("env", {})}
-    return [start(folder, *flags, fake=fake, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}, **kwargs)
-            for r in range(world)]
+    env = {
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        **kwargs.pop("env", {}),
+    }
+    return [
+        start(
+            folder, *flags, fake=fake, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}, **kwargs
+        )
+        for r in range(world)
+    ]
 
 
 def test_two_processes_write_the_file_of_one(folder, unbroken):
@@ -463,7 +591,9 @@ def test_two_processes_write_the_file_of_one(folder, unbroken):
     out, _ = stub(folder, "--output", "o.jsonl", launcher=torchrun, fake=False)
     assert rows_of(folder / "o.jsonl") == unbroken and not list(folder.glob("*.part*"))
     assert out.count("problems done") == 1  # one table
-    assert sorted((folder / "solved.log").read_text().splitlines()) == sorted(row["problem"] for row in unbroken[1:])
+    assert sorted((folder / "solved.log").read_text().splitlines()) == sorted(
+        row["problem"] for row in unbroken[1:]
+    )
 
 
 def test_ctrl_c_of_two_processes(folder):
@@ -473,39 +603,58 @@ def test_ctrl_c_of_two_processes(folder):
     for process in processes:
         process.send_signal(signal.SIGINT)
     (out, err), (other_out, other_err) = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [130, 130] and "Traceback" not in err + other_err
+    assert [process.returncode for process in processes] == [
+        130,
+        130,
+    ] and "Traceback" not in err + other_err
     assert " of 12 problems done" in out and other_out == ""
     assert out.splitlines()[-1].startswith("to go on: torchrun --nproc-per-node 2 -- stub.py ")
 
 
-@pytest.mark.parametrize("fake, count", [(True, 20), (False, 1)])  # one of the real torch costs 10 s
+@pytest.mark.parametrize(
+    "fake, count", [(True, 20), (False, 1)]
+)  # one of the real torch costs 10 s
 def test_kill_9_of_two_processes(folder, fake, count):
     write_problems(folder, 60)
     stub(folder, "--output", "unbroken.jsonl")
     moments, kills, output, log = random.Random(1), 0, folder / "o.jsonl", folder / "solved.log"
     while kills < count:
-        before = {key for path in folder.glob("o.jsonl*") if path.suffix != ".new" for key in ids(path)}
-        processes, solved = ranks(folder, "--output", output.name, fake=fake, env={"PAUSE": "0.01"}), log.stat().st_size
-        while log.stat().st_size == solved and processes[0].poll() is None:  # not only while they import
+        before = {
+            key for path in folder.glob("o.jsonl*") if path.suffix != ".new" for key in ids(path)
+        }
+        processes, solved = (
+            ranks(folder, "--output", output.name, fake=fake, env={"PAUSE": "0.01"}),
+            log.stat().st_size,
+        )
+        while (
+            log.stat().st_size == solved and processes[0].poll() is None
+        ):  # not only while they import
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.3))
-        for process in moments.sample(processes, 2):  # a launcher kills the others when one has died
+        for process in moments.sample(
+            processes, 2
+        ):  # a launcher kills the others when one has died
             process.kill()
             time.sleep(moments.uniform(0, 0.1))
         for process in processes:
             process.communicate()
         again = {f"p{line.split()[1]}" for line in log.read_text()[solved:].splitlines()}
-        after = {key for path in folder.glob("o.jsonl*") if path.suffix != ".new" for key in ids(path)}
+        after = {
+            key for path in folder.glob("o.jsonl*") if path.suffix != ".new" for key in ids(path)
+        }
         assert not before & again and before <= after and len(again - after) <= 2
         kills += -signal.SIGKILL in [process.returncode for process in processes]
         if processes[0].returncode == 0:
             assert rows_of(output) == rows_of(folder / "unbroken.jsonl")
             output.unlink()
     stub(folder, "--output", output.name)  # one process goes on where two were
-    assert rows_of(output) == rows_of(folder / "unbroken.jsonl") and not list(folder.glob("*.part*"))
+    assert rows_of(output) == rows_of(folder / "unbroken.jsonl") and not list(
+        folder.glob("*.part*")
+    )
 
 
 # ------------------------------------------------------------------------------------------ wrong input
+
 
 def lines_with(**changes):
     """A problem file of 40 lines, some of them (counted from 1) replaced."""
@@ -515,33 +664,62 @@ def lines_with(**changes):
     return "\n".join(lines)
 
 
-FLAGS = [("--n 0", "--n", "'0'"), ("--n 2.5", "--n", "'2.5'"), ("--temperature -1", "--temperature", "'-1'"),
-         ("--temperature nan", "--temperature", "'nan'"), ("--temperature inf", "--temperature", "'inf'"),
-         ("--top-p 0", "--top-p", "'0'"), ("--top-p 1.1", "--top-p", "'1.1'"), ("--seed x", "--seed", "'x'"),
-         ("--limit 0", "--limit", "'0'"), ("--reduction lst", "--reduction", "'lst'"), ("--temp 1", "--temp", "1"),
-         ("--n", "--n", "expected"), ("--problem a --problems b", "--problem", "--problems"),
-         ("--problem=", "--problem", "empty"), ("stray", "stray", "--help")]
+FLAGS = [
+    ("--n 0", "--n", "'0'"),
+    ("--n 2.5", "--n", "'2.5'"),
+    ("--temperature -1", "--temperature", "'-1'"),
+    ("--temperature nan", "--temperature", "'nan'"),
+    ("--temperature inf", "--temperature", "'inf'"),
+    ("--top-p 0", "--top-p", "'0'"),
+    ("--top-p 1.1", "--top-p", "'1.1'"),
+    ("--seed x", "--seed", "'x'"),
+    ("--limit 0", "--limit", "'0'"),
+    ("--reduction lst", "--reduction", "'lst'"),
+    ("--temp 1", "--temp", "1"),
+    ("--n", "--n", "expected"),
+    ("--problem a --problems b", "--problem", "--problems"),
+    ("--problem=", "--problem", "empty"),
+    ("stray", "stray", "--help"),
+]
 
 
 @pytest.mark.parametrize("fault", FLAGS, ids=lambda fault: fault[0])
 def test_wrong_flag(folder, fault):
     flags, *named = fault
     out, err = stub(folder, *flags.split(), code=2)
-    assert out == "" and err.startswith("stub.py: error: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert (
+        out == ""
+        and err.startswith("stub.py: error: ")
+        and err.count("\n") == 1
+        and err.endswith("\n")
+    )
     assert all(name in err for name in named)
 
 
-PROBLEMS = {"missing.jsonl": (None, "missing.jsonl is not here"), "empty.jsonl": ("", "is empty"),
-            "blank.jsonl": ("\n\n", "is empty"), "torn.jsonl": (lines_with(_37='{"problem": "a'), "line 37 is no JSON"),
-            "array.jsonl": (lines_with(_37="[1]"), "line 37"),
-            "number.jsonl": (lines_with(_2="3"), "line 2 is no JSON"),
-            "noanswer.jsonl": (lines_with(_37='{"problem": "a"}'), "line 37 has no problem or no answer"),
-            "null.jsonl": (lines_with(_37='{"problem": "a", "answer": null}'), "line 37 has no problem or no answer"),
-            "blankanswer.jsonl": (lines_with(_37='{"problem": "a", "answer": " "}'), "line 37 has no problem or"),
-            "noproblem.jsonl": (lines_with(_5='{"answer": "a"}'), "line 5 has no problem"),
-            "twice.jsonl": (lines_with(_3='{"id": "7", "problem": "a", "answer": "a"}'),
-                            "line 7 has the id '7' of line 3"),
-            "latin.jsonl": (b'{"problem": "\xe9", "answer": "1"}', "cannot be read"), "fake": (None, "cannot be read")}
+PROBLEMS = {
+    "missing.jsonl": (None, "missing.jsonl is not here"),
+    "empty.jsonl": ("", "is empty"),
+    "blank.jsonl": ("\n\n", "is empty"),
+    "torn.jsonl": (lines_with(_37='{"problem": "a'), "line 37 is no JSON"),
+    "array.jsonl": (lines_with(_37="[1]"), "line 37"),
+    "number.jsonl": (lines_with(_2="3"), "line 2 is no JSON"),
+    "noanswer.jsonl": (lines_with(_37='{"problem": "a"}'), "line 37 has no problem or no answer"),
+    "null.jsonl": (
+        lines_with(_37='{"problem": "a", "answer": null}'),
+        "line 37 has no problem or no answer",
+    ),
+    "blankanswer.jsonl": (
+        lines_with(_37='{"problem": "a", "answer": " "}'),
+        "line 37 has no problem or",
+    ),
+    "noproblem.jsonl": (lines_with(_5='{"answer": "a"}'), "line 5 has no problem"),
+    "twice.jsonl": (
+        lines_with(_3='{"id": "7", "problem": "a", "answer": "a"}'),
+        "line 7 has the id '7' of line 3",
+    ),
+    "latin.jsonl": (b'{"problem": "\xe9", "answer": "1"}', "cannot be read"),
+    "fake": (None, "cannot be read"),
+}
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -550,7 +728,11 @@ def test_wrong_problems(folder, name):
     if content is not None:
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     out, err = stub(folder, "--problems", name, code=2)
-    assert err.startswith(f"stub.py: error: --problems {name}") and err.count("\n") == 1 and named in err, err
+    assert (
+        err.startswith(f"stub.py: error: --problems {name}")
+        and err.count("\n") == 1
+        and named in err
+    ), err
     assert not (folder / "runs").exists()
 
 
@@ -559,11 +741,21 @@ def test_wrong_output(folder):
     (folder / "list.jsonl").write_text("[1]\n")
     (folder / "damaged.jsonl").write_text('{"run": {}}\n{"id": \n{"id": "a"}\n')
     os.mkfifo(folder / "fifo")
-    for output in ("fake", "precious.txt", "problems.jsonl", "list.jsonl", "damaged.jsonl", "fifo", "stub.py/o.jsonl"):
+    for output in (
+        "fake",
+        "precious.txt",
+        "problems.jsonl",
+        "list.jsonl",
+        "damaged.jsonl",
+        "fifo",
+        "stub.py/o.jsonl",
+    ):
         before = (folder / output).read_bytes() if (folder / output).is_file() else None
         for overwrite in ([], ["--overwrite"]):
             out, err = stub(folder, "--output", output, *overwrite, code=2)
-            assert err.startswith(f"stub.py: error: --output {output} ") and err.count("\n") == 1, err
+            assert err.startswith(f"stub.py: error: --output {output} ") and err.count("\n") == 1, (
+                err
+            )
             assert "name another --output" in err
         assert before is None or (folder / output).read_bytes() == before
     assert (folder / "fifo").is_fifo() and not (folder / "solved.log").exists()
@@ -576,10 +768,14 @@ def test_fault_inside_solve_that_is_the_users(folder):
 
 def test_an_answer_that_is_no_mathematics_is_compared_as_text_and_noted(folder):
     answers = [r"\frac{1}{", "east", r"\text{(C)}", "1/2", "6:30 a.m.", "\x1b[31m1"]
-    (folder / "odd.jsonl").write_text("".join(json.dumps({"problem": "a", "answer": answer}) + "\n" for answer in answers))
+    (folder / "odd.jsonl").write_text(
+        "".join(json.dumps({"problem": "a", "answer": answer}) + "\n" for answer in answers)
+    )
     _, err = stub(folder, "--problems", "odd.jsonl", "--output", "o.jsonl")
-    assert err == (r"stub.py: note: read as text, not as mathematics: the answer '\\frac{1}{' of problem '1', "
-                   "and those of 2 more\n")
+    assert err == (
+        r"stub.py: note: read as text, not as mathematics: the answer '\\frac{1}{' of problem '1', "
+        "and those of 2 more\n"
+    )
     _, err = stub(folder, "--problems", "odd.jsonl", "--output", "o.jsonl", "--limit", 5)
     assert "and those of 1 more\n" in err  # of those that are to be solved
     (folder / "odd.jsonl").write_text(json.dumps({"problem": "a", "answer": "\x1b[31m1"}) + "\n")
@@ -588,24 +784,43 @@ def test_an_answer_that_is_no_mathematics_is_compared_as_text_and_noted(folder):
 
 
 def test_gsm8k_and_defaults(tmp_path):
-    (tmp_path / "g.jsonl").write_text('{"question": " How many ####? ", "answer": "6*7=<<6*7=42>>42\\n#### 42"}\n\n'
-                                      '{"problem": "b", "answer": 0.5, "unique_id": "u/1", "level": "Level 5"}\n')
+    (tmp_path / "g.jsonl").write_text(
+        '{"question": " How many ####? ", "answer": "6*7=<<6*7=42>>42\\n#### 42"}\n\n'
+        '{"problem": "b", "answer": 0.5, "unique_id": "u/1", "level": "Level 5"}\n'
+    )
     args = inputs.argparse.Namespace(problem=None, problems=str(tmp_path / "g.jsonl"))
-    assert inputs.load_problems(args) == [{"id": "1", "problem": "How many ####?", "answer": "42", "level": None},
-                                          {"id": "u/1", "problem": "b", "answer": "0.5", "level": "Level 5"}]
+    assert inputs.load_problems(args) == [
+        {"id": "1", "problem": "How many ####?", "answer": "42", "level": None},
+        {"id": "u/1", "problem": "b", "answer": "0.5", "level": "Level 5"},
+    ]
 
 
 def test_help_is_quick_and_fits(folder):
-    (folder / "fake" / "torch" / "__init__.py").write_text("raise ImportError('too heavy for --help')")
+    (folder / "fake" / "torch" / "__init__.py").write_text(
+        "raise ImportError('too heavy for --help')"
+    )
     begun = time.time()
-    process = subprocess.run([sys.executable, "stub.py", "--help"], cwd=folder, capture_output=True, text=True,
-                             env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}/fake", "COLUMNS": "80"})
+    process = subprocess.run(
+        [sys.executable, "stub.py", "--help"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}/fake", "COLUMNS": "80"},
+    )
     assert process.returncode == 0 and time.time() - begun < 1
-    assert "(default: 0.8)" in process.stdout and "(default: last)" in process.stdout and "None" not in process.stdout
-    assert process.stdout.startswith("usage: stub.py [flags]\n") and len(process.stdout.splitlines()) <= 26
+    assert (
+        "(default: 0.8)" in process.stdout
+        and "(default: last)" in process.stdout
+        and "None" not in process.stdout
+    )
+    assert (
+        process.stdout.startswith("usage: stub.py [flags]\n")
+        and len(process.stdout.splitlines()) <= 26
+    )
 
 
 # ------------------------------------------------------------------------------------------ one question
+
 
 def test_question(folder):
     out, _ = stub(folder, "--problem", "ESCAPE what?")
@@ -617,7 +832,9 @@ def test_question(folder):
     out, _ = stub(folder, "--problem", "what?", "--output", "o.jsonl")  # read from the file
     assert (folder / "solved.log").read_text().count("\nwhat?") == 1
     answer = row["predictions"]["weighted"]
-    score = sum(c["scores"][-1] for c in row["completions"] if c["finished"] and c["answer"] == answer)
+    score = sum(
+        c["scores"][-1] for c in row["completions"] if c["finished"] and c["answer"] == answer
+    )
     votes = sum(c["finished"] and c["answer"] == answer for c in row["completions"])
     assert f"Answer: {answer}\n" in out and f"{votes:7} {score:9.3f}  {answer}" in out
     out, _ = stub(folder, "--problem", "CUT what?")
@@ -627,6 +844,7 @@ def test_question(folder):
 
 
 # ------------------------------------------------------------------------------------------ rules
+
 
 def completion(answer, *scores, finished=True):
     text = f"\\boxed{{{answer}}}" if answer else "no idea"
@@ -639,16 +857,32 @@ def judged(reduction, *completions):
 
 
 def test_rules():
-    completions = lambda: [completion("1", .9, .3), completion("1", .9, .3), completion("1", .1, .1),
-                           completion("2", .2, .8), completion("3", .55, .5),
-                           completion("4", 1, 1, finished=False), completion(None, 1, 1)]
+    completions = lambda: [
+        completion("1", 0.9, 0.3),
+        completion("1", 0.9, 0.3),
+        completion("1", 0.1, 0.1),
+        completion("2", 0.2, 0.8),
+        completion("3", 0.55, 0.5),
+        completion("4", 1, 1, finished=False),
+        completion(None, 1, 1),
+    ]
     row = judged("last", *completions())
     assert row["predictions"] == {"majority": "1", "best": "2", "weighted": "2"}  # .7 .8 .5
     assert row["correct"] == {"majority": True, "best": False, "weighted": False}
-    assert judged("min", *completions())["predictions"] == {"majority": "1", "best": "3", "weighted": "1"}  # .7 .2 .5
-    assert judged("prod", *completions())["predictions"] == {"majority": "1", "best": "3", "weighted": "1"}
-    assert judged(None, completion("1"), completion("2"), completion("2"))["predictions"] == {"majority": "2"}
-    empty = judged("last", completion("1", .9, finished=False))
+    assert judged("min", *completions())["predictions"] == {
+        "majority": "1",
+        "best": "3",
+        "weighted": "1",
+    }  # .7 .2 .5
+    assert judged("prod", *completions())["predictions"] == {
+        "majority": "1",
+        "best": "3",
+        "weighted": "1",
+    }
+    assert judged(None, completion("1"), completion("2"), completion("2"))["predictions"] == {
+        "majority": "2"
+    }
+    empty = judged("last", completion("1", 0.9, finished=False))
     assert empty["predictions"] == {"majority": None, "best": None, "weighted": None}
     assert empty["correct"] == {"majority": False, "best": False, "weighted": False}
 
@@ -656,21 +890,38 @@ def test_rules():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("reduction", inputs.REDUCE)
 def test_scores_that_are_no_numbers_never_win(bad, reduction):
-    row = judged(reduction, completion("2", .9, bad), completion("2", bad, .9), completion("1", .1, .1))
+    row = judged(
+        reduction, completion("2", 0.9, bad), completion("2", bad, 0.9), completion("1", 0.1, 0.1)
+    )
     assert row["predictions"]["best"] == row["predictions"]["weighted"] == "1"
-    assert row["completions"][0]["scores"] == [.9, None] and json.loads(json.dumps(row, allow_nan=False))
+    assert row["completions"][0]["scores"] == [0.9, None] and json.loads(
+        json.dumps(row, allow_nan=False)
+    )
 
 
 # ------------------------------------------------------------------------------------------ meter
 
+
 def llama(**changes):
     from transformers import LlamaConfig, LlamaForCausalLM
-    return LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
-                                        num_attention_heads=4, num_key_value_heads=2, head_dim=32, **changes)).eval()
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=64,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            **changes,
+        )
+    ).eval()
 
 
 def test_meter_counts_what_is_forwarded():
     from transformers import DynamicCache
+
     model = llama()
     meter = runner.Meter(model)
     parameters = sum(p.numel() for p in model.parameters())
@@ -681,17 +932,26 @@ def test_meter_counts_what_is_forwarded():
         model(input_ids=torch.zeros(2, 3, dtype=torch.long), past_key_values=cache)
         assert meter.take() == (16, 2 * parameters * 16 + attention * (2 * 5 * 5 + 2 * 3 * 8))
         assert meter.take() == (0, 0)
-        model.generate(torch.ones(3, 6, dtype=torch.long), max_new_tokens=4, min_new_tokens=4, do_sample=False,
-                       attention_mask=torch.ones(3, 6, dtype=torch.long), pad_token_id=0)
+        model.generate(
+            torch.ones(3, 6, dtype=torch.long),
+            max_new_tokens=4,
+            min_new_tokens=4,
+            do_sample=False,
+            attention_mask=torch.ones(3, 6, dtype=torch.long),
+            pad_token_id=0,
+        )
     assert meter.take() == (3 * (6 + 3), 2 * parameters * 27 + attention * 3 * (36 + 7 + 8 + 9))
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_meter_counts_packed_weights(tmp_path, tied):
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
     model = llama(tie_word_embeddings=tied)
     model.save_pretrained(tmp_path)
-    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+    )
     packed = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=nf4)
     assert sum(p.numel() for p in packed.parameters()) < runner.Meter(packed).parameters
     assert runner.Meter(packed).parameters == runner.Meter(model).parameters
@@ -701,6 +961,7 @@ def test_meter_counts_packed_weights(tmp_path, tied):
 
 
 # ------------------------------------------------------------------------------------------ models
+
 
 @pytest.fixture
 def checkpoint(tmp_path):
@@ -728,20 +989,40 @@ def damage(folder, what):
         (shard if what == "shard" else folder / what).unlink()
 
 
-@pytest.mark.parametrize("what, named", [("config.json", "config.json"), ("tokenizer.json", "tokenizer"),
-                                         ("shard", "cannot"), ("cut", "cannot"), ("pickled", "pickles"), ("index", "cannot")])
+@pytest.mark.parametrize(
+    "what, named",
+    [
+        ("config.json", "config.json"),
+        ("tokenizer.json", "tokenizer"),
+        ("shard", "cannot"),
+        ("cut", "cannot"),
+        ("pickled", "pickles"),
+        ("index", "cannot"),
+    ],
+)
 def test_damaged_model(checkpoint, capsys, what, named):
     damage(checkpoint, what)
     from transformers import AutoModelForCausalLM
+
     with pytest.raises(SystemExit) as stop, inputs.loading("--prm", str(checkpoint)) as folder:
         AutoModelForCausalLM.from_pretrained(folder)
     err = capsys.readouterr().err
-    assert stop.value.code == 2 and err.count("\n") == 1 and f"--prm {checkpoint}" in err and named in err
+    assert (
+        stop.value.code == 2
+        and err.count("\n") == 1
+        and f"--prm {checkpoint}" in err
+        and named in err
+    )
 
 
-HUB = [("nowhere", 0, "", "hub id"), ("a/b/c", 0, "", "hub id"), ("own/model", 404, "RepoNotFound", "spelling"),
-       ("own/model", 403, "GatedRepo", "licence"), ("own/model", 500, "", "try again"),
-       ("own/model", None, "", "go online")]
+HUB = [
+    ("nowhere", 0, "", "hub id"),
+    ("a/b/c", 0, "", "hub id"),
+    ("own/model", 404, "RepoNotFound", "spelling"),
+    ("own/model", 403, "GatedRepo", "licence"),
+    ("own/model", 500, "", "try again"),
+    ("own/model", None, "", "go online"),
+]
 
 
 @pytest.mark.parametrize("name, status, code, named", HUB, ids=[f"{h[0]} {h[1]}" for h in HUB])
@@ -752,8 +1033,10 @@ def test_hub_faults(tmp_path, name, status, code, named):
             self.send_header("X-Error-Code", code)
             self.send_header("Content-Length", "0")
             self.end_headers()
+
         do_HEAD = do_GET
         log_message = lambda *_: None
+
     server = HTTPServer(("127.0.0.1", 0), Hub)
     port = server.server_port
     if status is None:
@@ -761,10 +1044,20 @@ def test_hub_faults(tmp_path, name, status, code, named):
     else:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     script = "import sys; from common import inputs; inputs.model_folder(*sys.argv[1:])"
-    env = {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{port}",
-           "HF_HUB_OFFLINE": "0"}
-    process = subprocess.run([sys.executable, "-c", script, name, "--policy"], cwd=tmp_path, env={**os.environ, **env},
-                             capture_output=True, text=True, timeout=60)
+    env = {
+        "PYTHONPATH": str(ROOT),
+        "HF_HOME": str(tmp_path),
+        "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+        "HF_HUB_OFFLINE": "0",
+    }
+    process = subprocess.run(
+        [sys.executable, "-c", script, name, "--policy"],
+        cwd=tmp_path,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     if status is not None:
         server.shutdown()
     err = process.stderr
@@ -775,19 +1068,40 @@ def test_hub_faults(tmp_path, name, status, code, named):
 def test_defaults_are_told(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(inputs, "load_problems", lambda args: [])
-    monkeypatch.setattr(inputs, "check", lambda args, problems: None)  # of models that only the hub has
+    monkeypatch.setattr(
+        inputs, "check", lambda args, problems: None
+    )  # of models that only the hub has
+
     def chosen(**given):
-        args = inputs.argparse.Namespace(**{"policy": None, "prm": None, "prm_4bit": None, "problems": None,
-                                            "problem": None, "output": "o.jsonl", "overwrite": False,
-                                            "limit": None, "trace": None} | given)
+        args = inputs.argparse.Namespace(
+            **{
+                "policy": None,
+                "prm": None,
+                "prm_4bit": None,
+                "problems": None,
+                "problem": None,
+                "output": "o.jsonl",
+                "overwrite": False,
+                "limit": None,
+                "trace": None,
+            }
+            | given
+        )
         runner.prepare(args)
         return args, capsys.readouterr().out
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     args, out = chosen()
-    assert (args.policy, args.prm) == ("meta-llama/Llama-3.2-1B-Instruct", "RLHFlow/Llama3.1-8B-PRM-Deepseek-Data")
+    assert (args.policy, args.prm) == (
+        "meta-llama/Llama-3.2-1B-Instruct",
+        "RLHFlow/Llama3.1-8B-PRM-Deepseek-Data",
+    )
     assert args.problems == "HuggingFaceH4/MATH-500" and args.prm_4bit is True
     assert out.count("\n") == 1
-    assert all(part in out for part in ("A CUDA GPU", "give these", "--policy ", "--prm ", "--prm-4bit", "--problems "))
+    assert all(
+        part in out
+        for part in ("A CUDA GPU", "give these", "--policy ", "--prm ", "--prm-4bit", "--problems ")
+    )
     assert chosen(prm_4bit=False)[0].prm_4bit is False
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(inputs, "TINY", f"{tmp_path}/tiny")
@@ -804,6 +1118,7 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
 
 # ------------------------------------------------------------------------------------------ progress
 
+
 def test_bar(folder):
     write_problems(folder, 40)
     master, slave = pty.openpty()
@@ -812,4 +1127,10 @@ def test_bar(folder):
     os.close(slave)
     process.stdout.read()
     shown = os.read(master, 1 << 16).decode()
-    assert process.wait() == 0 and "/40" in shown and "4 rows" in shown and "tokens/s" in shown and "right" in shown
+    assert (
+        process.wait() == 0
+        and "/40" in shown
+        and "4 rows" in shown
+        and "tokens/s" in shown
+        and "right" in shown
+    )

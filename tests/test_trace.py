@@ -26,24 +26,50 @@ def way(nodes, node):
 
 def test_trees_of_a_history():
     history = [
-        ([0, 1, 1], ["## a", "b\n\n", "c"], [[0.5], [0.25], [math.nan]]),  # of problem 0 one step, of problem 1 two
+        (
+            [0, 1, 1],
+            ["## a", "b\n\n", "c"],
+            [[0.5], [0.25], [math.nan]],
+        ),  # of problem 0 one step, of problem 1 two
         ([1, 1, 0, 2], ["d", "  ", "e\n\nf", "g"], [[0.1], [], [0.2, 0.3], [0.4]]),
     ]
     node = lambda parent, text, score, row: dict(parent=parent, text=text, score=score, row=row)
     assert trace.trees(2, history) == [
         [node(None, "## a", 0.5, 0), node(0, "e", 0.2, 2), node(1, "f", 0.3, 2)],
-        [node(None, "b", 0.25, 1), node(None, "c", None, 2), node(0, "d", 0.1, 0), node(0, "", None, 1), node(1, "g", 0.4, 3)],
+        [
+            node(None, "b", 0.25, 1),
+            node(None, "c", None, 2),
+            node(0, "d", 0.1, 0),
+            node(0, "", None, 1),
+            node(1, "g", 0.4, 3),
+        ],
     ]
 
 
 def test_completions_are_found_in_the_tree():
     """By row where several steps say the same: one of two equal ones was turned down, or is unfinished."""
-    nodes = trace.trees(1, [([0, 0], ["a", "a"], [[0.5], [0.6]]), ([0, 0, 1, 1], ["b\n\n", "b", "b", "c"], [[0.1], [0.2], [0.3], [0.4]])])[0]
-    found = [dict(text="a\n\nb", row=1, finished=True, answer="1"), dict(text="a\n\nb", row=2, finished=True, answer="1"),
-             dict(text="a\n\nc", row=3, finished=False, answer=None)]
+    nodes = trace.trees(
+        1,
+        [
+            ([0, 0], ["a", "a"], [[0.5], [0.6]]),
+            ([0, 0, 1, 1], ["b\n\n", "b", "b", "c"], [[0.1], [0.2], [0.3], [0.4]]),
+        ],
+    )[0]
+    found = [
+        dict(text="a\n\nb", row=1, finished=True, answer="1"),
+        dict(text="a\n\nb", row=2, finished=True, answer="1"),
+        dict(text="a\n\nc", row=3, finished=False, answer=None),
+    ]
     leaves = trace.ends(nodes, found)
     assert leaves == [3, 4, 5]
-    row = dict(id="x", problem="p", answer="1", completions=found, predictions=dict(weighted="1"), correct=dict(weighted=True))
+    row = dict(
+        id="x",
+        problem="p",
+        answer="1",
+        completions=found,
+        predictions=dict(weighted="1"),
+        correct=dict(weighted=True),
+    )
     nodes = trace.search(row, nodes, leaves, found[1])["nodes"]
     assert [node.get("finished") for node in nodes] == [None, None, None, True, True, False]
     assert [node.get("won") for node in nodes] == [None, None, None, False, True, False]
@@ -64,11 +90,20 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
     for search, row in zip(searches, rows):
         nodes = search["nodes"]
         leaves = [i for i, node in enumerate(nodes) if "finished" in node]
-        drawn = sorted((node["answer"], [nodes[j]["score"] for j in way(nodes, i)]) for i in leaves for node in [nodes[i]])
-        assert drawn == sorted((c["answer"], [round(score, 4) for score in c["scores"]]) for c in row["completions"])
+        drawn = sorted(
+            (node["answer"], [nodes[j]["score"] for j in way(nodes, i)])
+            for i in leaves
+            for node in [nodes[i]]
+        )
+        assert drawn == sorted(
+            (c["answer"], [round(score, 4) for score in c["scores"]]) for c in row["completions"]
+        )
         assert sum(node.get("won", False) for node in nodes) == 1
         won = next(node for node in nodes if node.get("won"))
-        assert won["answer"] == row["predictions"]["weighted"] and won["right"] == row["correct"]["weighted"]
+        assert (
+            won["answer"] == row["predictions"]["weighted"]
+            and won["right"] == row["correct"]["weighted"]
+        )
         depths = [len(way(nodes, i)) for i in range(len(nodes))]
         # Eight rows a depth until the first solution; a tree that is pruned has leaves which are no solution.
         assert depths.count(1) == 8 and (script == "best_of_n.py" or depths.count(2) <= 8)
@@ -79,26 +114,50 @@ def test_what_is_solved_is_solved_again_and_the_file_keeps_what_it_has(tmp_path,
     monkeypatch.chdir(tmp_path)
     flags = ["--n", "4", "--limit", "2", "--output", "out.jsonl", "--trace", "tree.html"]
     assert in_process("dvts.py", *flags) == 0
-    drawn, lines = data(tmp_path / "tree.html")["searches"], (tmp_path / "out.jsonl").read_text().splitlines()
+    drawn, lines = (
+        data(tmp_path / "tree.html")["searches"],
+        (tmp_path / "out.jsonl").read_text().splitlines(),
+    )
     other = json.loads(lines[1])
-    other |= dict(completions=other["completions"][:1], predictions=dict.fromkeys(other["predictions"], "77"))
+    other |= dict(
+        completions=other["completions"][:1], predictions=dict.fromkeys(other["predictions"], "77")
+    )
     changed = "\n".join([lines[0], json.dumps(other), lines[2], ""])
     (tmp_path / "out.jsonl").write_text(changed)
     assert in_process("dvts.py", *flags) == 0
-    assert data(tmp_path / "tree.html")["searches"] == drawn and (tmp_path / "out.jsonl").read_text() == changed
+    assert (
+        data(tmp_path / "tree.html")["searches"] == drawn
+        and (tmp_path / "out.jsonl").read_text() == changed
+    )
 
 
 def test_one_question_can_be_drawn(tmp_path):
-    done = run("dvts.py", "--n", 4, "--problem", "Start with 12. Add 5. What is the result?", "--trace", "one.html", cwd=tmp_path)
+    done = run(
+        "dvts.py",
+        "--n",
+        4,
+        "--problem",
+        "Start with 12. Add 5. What is the result?",
+        "--trace",
+        "one.html",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     (search,) = data(tmp_path / "one.html")["searches"]
-    assert search["answer"] is None and search["right"] is None and f"Answer: {search['prediction']}" in done.stdout
+    assert (
+        search["answer"] is None
+        and search["right"] is None
+        and f"Answer: {search['prediction']}" in done.stdout
+    )
 
 
-@pytest.mark.parametrize("flags, fault", [
-    (["--trace", "tree.txt"], "ends in .html"),
-    (["--trace", "no/such/folder/tree.html"], "No such file or directory"),
-])
+@pytest.mark.parametrize(
+    "flags, fault",
+    [
+        (["--trace", "tree.txt"], "ends in .html"),
+        (["--trace", "no/such/folder/tree.html"], "No such file or directory"),
+    ],
+)
 def test_what_is_refused(flags, fault, tmp_path):
     done = run("dvts.py", "--n", 2, "--limit", 1, *flags, cwd=tmp_path)
     assert done.returncode == 2 and fault in done.stderr and len(done.stderr.splitlines()) == 1
@@ -121,17 +180,45 @@ def test_the_page_in_a_browser(tmp_path):
 
     if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("needs `apt install chromium chromium-driver`")
-    (nodes,) = trace.trees(1, [([0, 0, 0], ["good", HOSTILE, "fair"], [[0.9], [0.1], [math.nan]]),
-                            ([0, 0], ["So $\\boxed{7}$", "So $\\boxed{8}$"], [[0.95], [0.2]])])
-    completions = [dict(text=f"good\n\nSo $\\boxed{{{a}}}$", row=i, finished=True, answer=a) for i, a in enumerate("78")]
-    row = dict(id="first", problem=HOSTILE, answer="7", completions=completions, predictions=dict(weighted="7"), correct=dict(weighted=True))
-    second = dict(id="second", problem="Second?", answer=None, prediction=None, right=None, nodes=[])
-    trace.write(tmp_path / "tree.html", "dvts.py --n 3", [trace.search(row, nodes, trace.ends(nodes, completions), completions[0]), second])
+    (nodes,) = trace.trees(
+        1,
+        [
+            ([0, 0, 0], ["good", HOSTILE, "fair"], [[0.9], [0.1], [math.nan]]),
+            ([0, 0], ["So $\\boxed{7}$", "So $\\boxed{8}$"], [[0.95], [0.2]]),
+        ],
+    )
+    completions = [
+        dict(text=f"good\n\nSo $\\boxed{{{a}}}$", row=i, finished=True, answer=a)
+        for i, a in enumerate("78")
+    ]
+    row = dict(
+        id="first",
+        problem=HOSTILE,
+        answer="7",
+        completions=completions,
+        predictions=dict(weighted="7"),
+        correct=dict(weighted=True),
+    )
+    second = dict(
+        id="second", problem="Second?", answer=None, prediction=None, right=None, nodes=[]
+    )
+    trace.write(
+        tmp_path / "tree.html",
+        "dvts.py --n 3",
+        [trace.search(row, nodes, trace.ends(nodes, completions), completions[0]), second],
+    )
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
-                 "--window-size=1400,900", f"--user-data-dir={tmp_path / 'profile'}"):
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--window-size=1400,900",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
@@ -139,21 +226,34 @@ def test_the_page_in_a_browser(tmp_path):
         browser.get((tmp_path / "tree.html").as_uri())
         find = lambda css: browser.find_element(By.CSS_SELECTOR, css)
         node = lambda index: find(f"[data-node='{index}']")
-        assert browser.title == "Search trace" and len(browser.find_elements(By.CSS_SELECTOR, "[data-node]")) == 5
+        assert (
+            browser.title == "Search trace"
+            and len(browser.find_elements(By.CSS_SELECTOR, "[data-node]")) == 5
+        )
         assert find("#problem").text == HOSTILE
-        assert "7 ✓" in find("#facts").text and "5 steps sampled, 2 solutions" in find("#facts").text
+        assert (
+            "7 ✓" in find("#facts").text and "5 steps sampled, 2 solutions" in find("#facts").text
+        )
         assert "the one chosen" in find("#side").text  # what won is picked to begin with
         classes = [set(node(i).get_attribute("class").split()) for i in range(5)]
         assert ["won" in c for c in classes] == [True, False, False, True, False]
         assert ["pruned" in c for c in classes] == [False, True, True, False, False]
-        fill = lambda index: node(index).find_element(By.CSS_SELECTOR, ".dot").value_of_css_property("fill")
+        fill = lambda index: (
+            node(index).find_element(By.CSS_SELECTOR, ".dot").value_of_css_property("fill")
+        )
         assert fill(3) != fill(1) != fill(2)
         node(1).click()
-        assert find("#text").text == HOSTILE and "0.100" in find("#side").text and "picked" in node(1).get_attribute("class")
+        assert (
+            find("#text").text == HOSTILE
+            and "0.100" in find("#side").text
+            and "picked" in node(1).get_attribute("class")
+        )
         node(4).click()
         assert "says 8" in find("#side").text and "good" in find("#side").text  # the way here
         find("#after").click()
-        assert find("#problem").text == "Second?" and not browser.find_elements(By.CSS_SELECTOR, "[data-node]")
+        assert find("#problem").text == "Second?" and not browser.find_elements(
+            By.CSS_SELECTOR, "[data-node]"
+        )
         find("#after").click()
         assert find("#problem").text == HOSTILE and browser.title == "Search trace"
         assert browser.get_log("browser") == []  # neither an error nor a request that failed

@@ -17,20 +17,54 @@ import random
 from dataclasses import dataclass
 from fractions import Fraction
 
-GROUPS = {1: (2, 2), 2: (3, 4), 3: (5, 5), 4: (6, 7), 5: (8, 8)}  # fewest and most operations: training draws by group,
-LEVEL = {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 4, 8: 5}  # tests are told apart by level, of which more are long
+GROUPS = {
+    1: (2, 2),
+    2: (3, 4),
+    3: (5, 5),
+    4: (6, 7),
+    5: (8, 8),
+}  # fewest and most operations: training draws by group,
+LEVEL = {
+    1: 1,
+    2: 1,
+    3: 1,
+    4: 2,
+    5: 2,
+    6: 3,
+    7: 4,
+    8: 5,
+}  # tests are told apart by level, of which more are long
 LARGEST = 99
 
 SIGN = {"+": "+", "-": "-", "*": "\\times", "/": "\\div"}
 TITLE = {"+": "Add", "-": "Subtract", "*": "Multiply by", "/": "Divide by"}
-NAMES = [("Mia", "She"), ("Tom", "He"), ("Ava", "She"), ("Leo", "He"), ("Zoe", "She"), ("Ben", "He"), ("Ivy", "She"), ("Sam", "He")]
+NAMES = [
+    ("Mia", "She"),
+    ("Tom", "He"),
+    ("Ava", "She"),
+    ("Leo", "He"),
+    ("Zoe", "She"),
+    ("Ben", "He"),
+    ("Ivy", "She"),
+    ("Sam", "He"),
+]
 COUNTABLE = ["coins", "stamps", "marbles", "stickers", "cards", "shells"]
 DIVISIBLE = ["litres of juice", "kilograms of rice", "metres of rope", "grams of salt"]
 PHRASES = {
     "+": ["gets {} more", "buys {} more", "finds {} more"],
     "-": ["gives away {}", "loses {}", "sells {}"],
-    "*": {2: "doubles what is there", 3: "triples what is there", 4: "makes it 4 times as much", 5: "makes it 5 times as much"},
-    "/": {2: "keeps only half", 3: "keeps only one third", 4: "keeps only one fourth", 5: "keeps only one fifth"},
+    "*": {
+        2: "doubles what is there",
+        3: "triples what is there",
+        4: "makes it 4 times as much",
+        5: "makes it 5 times as much",
+    },
+    "/": {
+        2: "keeps only half",
+        3: "keeps only one third",
+        4: "keeps only one fourth",
+        5: "keeps only one fifth",
+    },
 }
 
 
@@ -49,7 +83,9 @@ class Problem:
         return LEVEL[len(self.operations)]
 
 
-def make_problem(rng: random.Random, group: int | None = None, length: int | None = None) -> Problem:
+def make_problem(
+    rng: random.Random, group: int | None = None, length: int | None = None
+) -> Problem:
     group = group or rng.randint(1, 5)
     operations, values = make_chain(rng, length or rng.randint(*GROUPS[group]))
     tell = rng.choice([tell_story, tell_expression, tell_recipe])
@@ -64,7 +100,12 @@ def make_chain(rng, length):
         operations, values = [], [Fraction(value)]
         for _ in range(length - ends_in_fraction):
             divisors = [d for d in range(2, 6) if value % d == 0 and value // d >= 6]
-            possible = ["+"] * (value < LARGEST - 8) + ["-"] * (value > 20) + ["*"] * (value <= LARGEST // 2) + ["/"] * bool(divisors)
+            possible = (
+                ["+"] * (value < LARGEST - 8)
+                + ["-"] * (value > 20)
+                + ["*"] * (value <= LARGEST // 2)
+                + ["/"] * bool(divisors)
+            )
             sign = rng.choice(possible)
             if sign == "+":
                 operand = rng.randint(3, min(30, LARGEST - value))
@@ -87,7 +128,9 @@ def make_chain(rng, length):
 
 def calculate(value, sign, operand) -> Fraction:
     value = Fraction(value)
-    return {"+": value + operand, "-": value - operand, "*": value * operand, "/": value / operand}[sign]
+    return {"+": value + operand, "-": value - operand, "*": value * operand, "/": value / operand}[
+        sign
+    ]
 
 
 def tell_story(rng, operations, values):
@@ -96,10 +139,12 @@ def tell_story(rng, operations, values):
     phrases = []
     for sign, operand in operations[:-1] if shared else operations:
         forms = PHRASES[sign]
-        phrases.append(rng.choice(forms).format(operand) if isinstance(forms, list) else forms[operand])
+        phrases.append(
+            rng.choice(forms).format(operand) if isinstance(forms, list) else forms[operand]
+        )
     story = f"{name} has {values[0]} {things}."
     for i in range(0, len(phrases), 2):
-        story += f" {pronoun} {'then ' if i else ''}{', then '.join(phrases[i:i + 2])}."
+        story += f" {pronoun} {'then ' if i else ''}{', then '.join(phrases[i : i + 2])}."
     unit = things.split()[0]
     if shared:
         return f"{story} {pronoun} shares it equally among {operations[-1][1]} people. How many {unit} does each person get?"
@@ -124,8 +169,14 @@ def tell_recipe(rng, operations, values):
 def ways_to_write(value: Fraction) -> list[str]:
     if value.denominator == 1:
         return [str(value)]
-    digits = f"{float(value):.6f}".rstrip("0")  # denominators divide 8 or 5, so the decimal is exact
-    return [f"\\frac{{{value.numerator}}}{{{value.denominator}}}", f"\\dfrac{{{value.numerator}}}{{{value.denominator}}}", digits]
+    digits = f"{float(value):.6f}".rstrip(
+        "0"
+    )  # denominators divide 8 or 5, so the decimal is exact
+    return [
+        f"\\frac{{{value.numerator}}}{{{value.denominator}}}",
+        f"\\dfrac{{{value.numerator}}}{{{value.denominator}}}",
+        digits,
+    ]
 
 
 def write_step(number: int, before: str, sign: str, operand: int, after: str) -> str:
@@ -141,14 +192,20 @@ def right_steps(problem: Problem, index: int) -> list[str]:
     if index == len(problem.operations):
         return [write_answer(form) for form in ways_to_write(problem.answer)]
     sign, operand = problem.operations[index]
-    return [write_step(index + 1, str(problem.values[index]), sign, operand, form) for form in ways_to_write(problem.values[index + 1])]
+    return [
+        write_step(index + 1, str(problem.values[index]), sign, operand, form)
+        for form in ways_to_write(problem.values[index + 1])
+    ]
 
 
 def write_solution(rng, problem: Problem) -> list[str]:
     last = rng.choice(ways_to_write(problem.answer))
     steps = [right_steps(problem, i)[0] for i in range(len(problem.operations) - 1)]
     sign, operand = problem.operations[-1]
-    return steps + [write_step(len(steps) + 1, str(problem.values[-2]), sign, operand, last), write_answer(last)]
+    return steps + [
+        write_step(len(steps) + 1, str(problem.values[-2]), sign, operand, last),
+        write_answer(last),
+    ]
 
 
 def label_steps(problem: Problem, steps: list[str]) -> list[bool]:

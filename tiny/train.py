@@ -45,12 +45,18 @@ TEST_PROBLEMS = 500
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--shrink", type=int, default=1, help="divide all step counts by this, to try the code")
+    parser.add_argument(
+        "--shrink", type=int, default=1, help="divide all step counts by this, to try the code"
+    )
     args = parser.parse_args()
-    torch.set_num_threads(1)  # for models this small more threads cost more than they bring, and results would differ
+    torch.set_num_threads(
+        1
+    )  # for models this small more threads cost more than they bring, and results would differ
     start = time.time()
 
     test = test_problems(args.seed)
@@ -72,7 +78,9 @@ def main():
     prm = grow(solver, extra_layers=2)
     train_prm(prm, tokenizer, rollouts, held_out, args, **PRM)
     save(prm, tokenizer, args.out / "prm")
-    print(f"policy {policy.num_parameters():,} and PRM {prm.num_parameters():,} parameters in {(time.time() - start) / 60:.0f} minutes on {DEVICE}")
+    print(
+        f"policy {policy.num_parameters():,} and PRM {prm.num_parameters():,} parameters in {(time.time() - start) / 60:.0f} minutes on {DEVICE}"
+    )
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -84,13 +92,22 @@ def test_problems(seed: int) -> list[task.Problem]:
     while len(drawn) < TEST_PROBLEMS:
         problem = task.make_problem(rng, group=1 + len(drawn) % 5)
         drawn.setdefault(problem.text, problem)
-    levels = [[problem for problem in drawn.values() if problem.level == level] for level in sorted(set(task.LEVEL.values()))]
+    levels = [
+        [problem for problem in drawn.values() if problem.level == level]
+        for level in sorted(set(task.LEVEL.values()))
+    ]
     return [problem for turn in zip_longest(*levels) for problem in turn if problem]
 
 
 def write_problems(problems, path: Path):
     rows = [
-        dict(id=f"tiny-{i:03d}", problem=p.text, answer=task.ways_to_write(p.answer)[0], level=p.level) for i, p in enumerate(problems)
+        dict(
+            id=f"tiny-{i:03d}",
+            problem=p.text,
+            answer=task.ways_to_write(p.answer)[0],
+            level=p.level,
+        )
+        for i, p in enumerate(problems)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -109,7 +126,10 @@ def drill(rng, tokenizer, length=150) -> list[int]:
     while len(ids) < length:
         p = task.make_problem(rng)
         for before, (sign, operand), after in zip(p.values, p.operations, p.values[1:]):
-            ids += chat.encode(tokenizer, f"\n${before}{task.SIGN[sign]}{operand}={rng.choice(task.ways_to_write(after))}$")
+            ids += chat.encode(
+                tokenizer,
+                f"\n${before}{task.SIGN[sign]}{operand}={rng.choice(task.ways_to_write(after))}$",
+            )
     return ids[:length]
 
 
@@ -124,19 +144,33 @@ def pad(rows: list[list[int]], filler: int) -> torch.Tensor:
 
 def build_model(tokenizer, layers: int) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=-(-len(tokenizer) // 16) * 16, hidden_size=128, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=4, intermediate_size=384, max_position_embeddings=2048, rope_theta=10000.0, tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=-(-len(tokenizer) // 16) * 16,
+        hidden_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=384,
+        max_position_embeddings=2048,
+        rope_theta=10000.0,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config).to(DEVICE)
 
 
 def grow(model: LlamaForCausalLM, extra_layers: int) -> LlamaForCausalLM:
     """A copy with more layers on top, which begin as almost the identity."""
-    config = LlamaConfig(**{**model.config.to_dict(), "num_hidden_layers": model.config.num_hidden_layers + extra_layers})
+    config = LlamaConfig(
+        **{
+            **model.config.to_dict(),
+            "num_hidden_layers": model.config.num_hidden_layers + extra_layers,
+        }
+    )
     grown = LlamaForCausalLM(config).to(DEVICE)
     grown.load_state_dict(model.state_dict(), strict=False)
-    for layer in grown.model.layers[model.config.num_hidden_layers:]:
+    for layer in grown.model.layers[model.config.num_hidden_layers :]:
         torch.nn.init.normal_(layer.self_attn.o_proj.weight, std=1e-3)
         torch.nn.init.normal_(layer.mlp.down_proj.weight, std=1e-3)
     return grown
@@ -153,7 +187,13 @@ def optimizers(parameters: list, learning_rate: float) -> list:
     matrices = [p for name, p in parameters if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in parameters if p.ndim != 2 or "embed" in name]
     return [
-        torch.optim.Muon(matrices, lr=learning_rate, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            matrices,
+            lr=learning_rate,
+            momentum=0.95,
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
+        ),
         torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
@@ -173,7 +213,9 @@ def update(loss, parameters, optims, learning_rate, step, steps, decay):
 # --- the policy and the solver ----------------------------------------------------------------------------------------
 
 
-def train_writer(name, model, tokenizer, held_out, args, *, steps, batch, drills, learning_rate, decay):
+def train_writer(
+    name, model, tokenizer, held_out, args, *, steps, batch, drills, learning_rate, decay
+):
     """Next-token prediction on solutions, and on bare calculations in a share `drills` of the batches."""
     rng, steps = random.Random(f"{name} {args.seed}"), steps // args.shrink
     parameters = list(model.named_parameters())
@@ -188,7 +230,9 @@ def train_writer(name, model, tokenizer, held_out, args, *, steps, batch, drills
             else:
                 problem = training_problem(rng, held_out, group=group)
                 prompt = chat.encode_prompt(tokenizer, problem.text)
-                ids = chat.encode(tokenizer, "\n\n".join(task.write_solution(rng, problem))) + [tokenizer.eos_token_id]
+                ids = chat.encode(tokenizer, "\n\n".join(task.write_solution(rng, problem))) + [
+                    tokenizer.eos_token_id
+                ]
             rows.append(prompt + ids)
             targets.append([IGNORE] * len(prompt) + ids)
         rows, targets = pad(rows, tokenizer.pad_token_id), pad(targets, IGNORE)[:, 1:]
@@ -209,14 +253,25 @@ def sample_rollouts(policy, tokenizer, held_out, seed, count, batch=64, samples=
     policy.eval()
     for start in trange(0, count, batch, desc="rollouts"):
         group = 1 + start // batch % 5
-        problems = [training_problem(rng, held_out, group=group) for _ in range(min(batch, count - start))]
+        problems = [
+            training_problem(rng, held_out, group=group) for _ in range(min(batch, count - start))
+        ]
         prompts = [chat.encode_prompt(tokenizer, p.text) for p in problems]
         longest = max(map(len, prompts))
-        ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts], device=DEVICE)
-        sampled = policy.generate(
-            ids, attention_mask=(ids != tokenizer.pad_token_id).long(), do_sample=True, top_k=0, max_new_tokens=320, num_return_sequences=samples
+        ids = torch.tensor(
+            [[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts], device=DEVICE
         )
-        for i, text in enumerate(tokenizer.batch_decode(sampled[:, longest:], skip_special_tokens=True)):
+        sampled = policy.generate(
+            ids,
+            attention_mask=(ids != tokenizer.pad_token_id).long(),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=320,
+            num_return_sequences=samples,
+        )
+        for i, text in enumerate(
+            tokenizer.batch_decode(sampled[:, longest:], skip_special_tokens=True)
+        ):
             rollouts[group].append((problems[i // samples], text.split("\n\n")))
     policy.train()
     return rollouts
@@ -225,22 +280,31 @@ def sample_rollouts(policy, tokenizer, held_out, seed, count, batch=64, samples=
 # --- the PRM ----------------------------------------------------------------------------------------------------------
 
 
-def train_prm(model, tokenizer, rollouts, held_out, args, *, steps, batch, drills, learning_rate, decay):
+def train_prm(
+    model, tokenizer, rollouts, held_out, args, *, steps, batch, drills, learning_rate, decay
+):
     rng, steps = random.Random(f"prm {args.seed}"), steps // args.shrink
     writer = DialogueWriter(tokenizer)
     width = model.config.hidden_size
     wrong_head = torch.nn.Linear(width, 1, device=DEVICE)
-    right_token_head = torch.nn.Linear(width, width, device=DEVICE)  # in front of the (tied) language-model head
+    right_token_head = torch.nn.Linear(
+        width, width, device=DEVICE
+    )  # in front of the (tied) language-model head
     torch.nn.init.zeros_(wrong_head.weight)
     torch.nn.init.eye_(right_token_head.weight)
     heads = torch.nn.ModuleDict(dict(wrong_head=wrong_head, right_token_head=right_token_head))
-    parameters = list(model.named_parameters()) + [(f"embed {name}", p) for name, p in heads.named_parameters()]  # AdamW
+    parameters = list(model.named_parameters()) + [
+        (f"embed {name}", p) for name, p in heads.named_parameters()
+    ]  # AdamW
     optims = optimizers(parameters, learning_rate)
     plus_minus = torch.tensor([writer.plus, writer.minus], device=DEVICE)
     bar, accuracy = trange(steps, desc="prm"), 0.5
     for step in bar:
         if rng.random() < drills:
-            dialogues = [Dialogue(ids := drill(rng, tokenizer), [(1, len(ids))], [], [], [], []) for _ in range(batch)]
+            dialogues = [
+                Dialogue(ids := drill(rng, tokenizer), [(1, len(ids))], [], [], [], [])
+                for _ in range(batch)
+            ]
         else:
             # Single calculations at first, then ever more chains: what is wrong is learned where it is plain to see.
             short = rng.random() < max(0.15, 0.8 - 1.3 * step / steps)
@@ -250,34 +314,54 @@ def train_prm(model, tokenizer, rollouts, held_out, args, *, steps, batch, drill
                 if not short and rng.random() < 0.4:
                     problem, solution = rng.choice(rollouts[group])
                 else:
-                    problem = training_problem(rng, held_out, group=group, length=1 if short else None)
-                    solution = task.write_solution(rng, problem) if rng.random() < 0.4 else corrupt(rng, problem)
+                    problem = training_problem(
+                        rng, held_out, group=group, length=1 if short else None
+                    )
+                    solution = (
+                        task.write_solution(rng, problem)
+                        if rng.random() < 0.4
+                        else corrupt(rng, problem)
+                    )
                 dialogues.append(writer.write(problem, solution))
 
         rows = pad([d.ids for d in dialogues], tokenizer.pad_token_id)
         with torch.autocast(DEVICE, dtype=torch.bfloat16):
             hidden = model.model(rows).last_hidden_state
             # Language modelling of the right steps: hidden[t - 1] predicts token t.
-            at = gather_at([[(t - 1) for a, b in d.right_spans for t in range(a, b)] for d in dialogues])
+            at = gather_at(
+                [[(t - 1) for a, b in d.right_spans for t in range(a, b)] for d in dialogues]
+            )
             language = model.lm_head(hidden[at])
         loss = 0.5 * cross_entropy(language.float(), rows[at[0], at[1] + 1])
         at = gather_at([d.verdict_at for d in dialogues])
         if len(at[0]):
-            labels = torch.tensor([label for d in dialogues for label in d.verdicts], device=DEVICE)  # 0 right, 1 wrong
+            labels = torch.tensor(
+                [label for d in dialogues for label in d.verdicts], device=DEVICE
+            )  # 0 right, 1 wrong
             with torch.autocast(DEVICE, dtype=torch.bfloat16):
                 verdict = model.lm_head(hidden[at]).float()
             # Weight on the whole vocabulary too, lightly: the verdict must be what the model would really write.
-            loss = loss + cross_entropy(verdict[:, plus_minus], labels) + 0.1 * cross_entropy(verdict, plus_minus[labels])
+            loss = (
+                loss
+                + cross_entropy(verdict[:, plus_minus], labels)
+                + 0.1 * cross_entropy(verdict, plus_minus[labels])
+            )
 
             at = gather_at([d.token_at for d in dialogues])
             is_wrong = torch.tensor([w for d in dialogues for w in d.token_wrong], device=DEVICE)
             right_token = torch.tensor([t for d in dialogues for t in d.token_right], device=DEVICE)
             tokens = hidden[at].float()
             # One wrong token stands against dozens of right ones, hence its weight of 8.
-            loss = loss + binary_cross_entropy_with_logits(wrong_head(tokens)[:, 0], is_wrong, pos_weight=torch.tensor(8.0, device=DEVICE))
+            loss = loss + binary_cross_entropy_with_logits(
+                wrong_head(tokens)[:, 0], is_wrong, pos_weight=torch.tensor(8.0, device=DEVICE)
+            )
             some = (is_wrong > 0) | (torch.rand(len(is_wrong), device=DEVICE) < 0.15)
-            loss = loss + 0.5 * cross_entropy(model.lm_head(right_token_head(tokens[some])), right_token[some])
-            accuracy += 0.02 * ((verdict[:, plus_minus].argmax(1) == labels).float().mean().item() - accuracy)
+            loss = loss + 0.5 * cross_entropy(
+                model.lm_head(right_token_head(tokens[some])), right_token[some]
+            )
+            accuracy += 0.02 * (
+                (verdict[:, plus_minus].argmax(1) == labels).float().mean().item() - accuracy
+            )
         update(loss, parameters, optims, learning_rate, step, steps, decay)
         bar.set_postfix(loss=f"{loss.item():.3f}", step_accuracy=f"{accuracy:.3f}")
 
@@ -285,15 +369,26 @@ def train_prm(model, tokenizer, rollouts, held_out, args, *, steps, batch, drill
 def gather_at(positions: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Index pair (row, position) for a ragged list of positions a row."""
     rows = [i for i, row in enumerate(positions) for _ in row]
-    return torch.tensor(rows, device=DEVICE, dtype=torch.long), torch.tensor([t for row in positions for t in row], device=DEVICE, dtype=torch.long)
+    return torch.tensor(rows, device=DEVICE, dtype=torch.long), torch.tensor(
+        [t for row in positions for t in row], device=DEVICE, dtype=torch.long
+    )
 
 
 class Dialogue:
-    def __init__(self, ids, right_spans, verdict_at, verdicts, token_at, token_wrong, token_right=()):
+    def __init__(
+        self, ids, right_spans, verdict_at, verdicts, token_at, token_wrong, token_right=()
+    ):
         self.ids = ids  # the dialogue, every reply "+" as it is when steps are scored
         self.right_spans = right_spans  # [start, end) of each right step's tokens
-        self.verdict_at, self.verdicts = verdict_at, verdicts  # where "+" or "-" is predicted, and 0 or 1 for it
-        self.token_at, self.token_wrong, self.token_right = token_at, token_wrong, token_right  # up to the first wrong token
+        self.verdict_at, self.verdicts = (
+            verdict_at,
+            verdicts,
+        )  # where "+" or "-" is predicted, and 0 or 1 for it
+        self.token_at, self.token_wrong, self.token_right = (
+            token_at,
+            token_wrong,
+            token_right,
+        )  # up to the first wrong token
 
 
 class DialogueWriter:
@@ -324,12 +419,16 @@ class DialogueWriter:
     def mark_first_wrong_token(self, d, problem, index, lead, start, tokens):
         """Of all right ways to write this step, the one that agrees longest with what was written shows the error."""
         ways = task.right_steps(problem, index) if index <= len(problem.operations) else [""]
-        ways = [chat.encode(self.tokenizer, lead + way) + [self.tokenizer.eos_token_id] for way in ways]
+        ways = [
+            chat.encode(self.tokenizer, lead + way) + [self.tokenizer.eos_token_id] for way in ways
+        ]
         closest = max(ways, key=lambda way: agreement(tokens, way))
         wrong = agreement(tokens, closest)
         self.mark(d, start, tokens[:wrong], 0.0, tokens[:wrong])
         if wrong < len(tokens):
-            self.mark(d, start + wrong, [tokens[wrong]], 1.0, [closest[min(wrong, len(closest) - 1)]])
+            self.mark(
+                d, start + wrong, [tokens[wrong]], 1.0, [closest[min(wrong, len(closest) - 1)]]
+            )
 
     def mark(self, d, start, tokens, wrong, right):
         d.token_at += range(start, start + len(tokens))
@@ -379,7 +478,9 @@ def perturb(rng, value: Fraction) -> Fraction:
     if d > 1 and kind < 0.25:
         other = Fraction(n, rng.choice([2, 4, 5, 8]))
     elif d > 1 and kind < 0.50:
-        other = value + rng.choice([Fraction(1, d), Fraction(-1, d), 1, -1, Fraction(1, 4), Fraction(1, 2), 10])
+        other = value + rng.choice(
+            [Fraction(1, d), Fraction(-1, d), 1, -1, Fraction(1, 4), Fraction(1, 2), 10]
+        )
     else:
         way = rng.random()
         if way < 0.35:
