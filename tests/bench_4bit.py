@@ -149,12 +149,12 @@ def megabytes(load) -> str:
 def write_report(results, args) -> str:
     """The whole page, as Markdown."""
     import beam
-    from common import inputs
     from common.prm import load_prm
+    from harness import models
 
     folders, device = (
-        (inputs.model_folder(args.policy, "--policy"), inputs.model_folder(args.prm, "--prm")),
-        inputs.device(),
+        (models.model_folder(args.policy, "--policy"), models.model_folder(args.prm, "--prm")),
+        models.device(),
     )
     of = lambda script, policy, prm: [results[script, policy, prm, seed] for seed in args.seeds]
     full, quantized = of("best_of_n", "full", "full"), of("best_of_n", "full", "4-bit")

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from bench_search import bundled_pair, command_and_commit, random_policy
 
 import beam
-from common import inputs
+from harness import models
 
 NO_KERNELS = set(
     "alias as_strided chunk contiguous detach empty empty_like empty_strided expand expand_as is_nonzero item lift_fresh narrow new_empty "
@@ -46,28 +46,21 @@ def main():
     parser.add_argument("--prompt", type=int, default=400, help="tokens")
     parser.add_argument("--out", type=Path, default=ROOT / "results/decode.md")
     args = parser.parse_args()
-    device = inputs.device()
+    device = models.device()
     torch.set_num_threads(1)
     inductor.cpp.enable_kernel_profile = True  # or a fused loop on a CPU would not be seen
     policy, tokenizer = make_policy(args.layers, device)
-    ends, prompt = (
-        beam.step_ends(tokenizer, policy),
-        [5 + token % 900 for token in range(args.prompt)],
-    )
+    prompt = [5 + token % 900 for token in range(args.prompt)]
     uniforms = torch.rand(args.rows, 256, generator=torch.Generator().manual_seed(0))
+    beam.encode_prompt = lambda *given, **kwargs: prompt
 
+    @torch.inference_mode()
     def write():
-        prefixes = beam.prefill(policy, [prompt])
-        return beam.sample_steps(
-            policy,
-            prefixes,
-            [0] * args.rows,
-            uniforms,
-            [256] * args.rows,
-            ends,
-            temperature=1.0,
-            top_p=1.0,
-        )[0]
+        [root] = beam.prefill(policy, tokenizer, ["?"], "", 256)
+        sampling = {"separator": "\n\n", "temperature": 1.0, "top_p": 1.0}
+        parents = [root] * args.rows
+        children = beam.sample_steps(policy, tokenizer, parents, uniforms, False, **sampling)
+        return [child.tokens for child in children]
 
     steps, lines = write(), [line("as it is", policy, write)]
     print(lines[0], flush=True)

@@ -33,8 +33,9 @@ sys.path.insert(0, str(ROOT))
 from bench_search import Memory, bundled_pair, command_and_commit, end_bias, random_family
 
 import dvts
-from common import inputs, runner
 from common.prm import PRM
+from harness import models
+from harness.solve import Meter
 
 SHAPES = {  # hidden, layers, heads, kv heads, head_dim, intermediate, vocabulary, tied: of config.json on the hub
     "1B": (2048, 16, 32, 8, 64, 8192, 128256, True),
@@ -75,7 +76,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "results/gpu.md")
     args = parser.parse_args()
     logging.disable_progress_bar()
-    device = inputs.device()
+    device = models.device()
     if device.type != "cuda" and args.shapes == "true":
         sys.exit(
             "bench_gpu.py: no CUDA GPU here: add --shapes caches or small to see it run on a CPU"
@@ -83,21 +84,11 @@ def main():
 
     policy, tokenizer, prm = make_pair(args.shapes, device)
     if args.shapes == "caches":
-        prm._rows_at_once = lambda rows, slots, length: min(rows, 4)
+        prm.model.rows_at_once = 4
     if args.compile:
         policy.base_model.forward = torch.compile(policy.base_model.forward, dynamic=True)
-        prefixes, ends = dvts.prefill(policy, [[5] * 200]), dvts.step_ends(tokenizer, policy)
-        dvts.sample_steps(
-            policy,
-            prefixes,
-            [0] * 64,
-            torch.rand(64, 200),
-            [200] * 64,
-            ends,
-            temperature=1.0,
-            top_p=1.0,
-        )
-    meters = {"policy": runner.Meter(policy), "prm": runner.Meter(prm.model)}
+        dvts.dvts(policy, tokenizer, prm, [QUESTION], n=64, max_new_tokens=60)
+    meters = {"policy": Meter(policy), "prm": Meter(prm.model)}
     iterations = Iterations(policy)
     lines = [
         "| n | memory allowed, GB | peak, GB | s | tokens | tokens/s | policy iterations | ms an iteration | share of the bandwidth limit "
@@ -116,21 +107,23 @@ def main():
             meter.take()
         start = time.perf_counter()
         with Memory() as memory:
-            _, (tokens,) = dvts.dvts(
+            sampled = []
+
+            def on_step(depth, children):
+                sampled.extend(len(child.tokens) for child in children)
+                print(f"step {depth}, {len(children)} rows", flush=True)
+
+            dvts.dvts(
                 policy,
                 tokenizer,
                 prm,
                 [QUESTION],
-                [torch.Generator().manual_seed(0)],
                 n=n,
-                beam_width=4,
-                max_steps=40,
                 temperature=1.0,
-                top_p=1.0,
                 max_new_tokens=args.max_new_tokens,
-                reduce=inputs.REDUCE["last"],
-                on_step=lambda step, rows: print(f"step {step}, {rows} rows", flush=True),
+                on_step=on_step,
             )
+            tokens = sum(sampled)
         seconds, (count, in_policy) = time.perf_counter() - start, iterations.take()
         peak = (torch.cuda.max_memory_reserved() if device.type == "cuda" else memory.grown) / 1e9
         positions = {name: meter.take()[0] for name, meter in meters.items()}
@@ -162,16 +155,19 @@ class Iterations:
         self.count = self.seconds = 0
         generate = policy.generate
 
-        def timed(*inputs, **kwargs):
+        def timed(*given, **kwargs):
             start = time.perf_counter()
-            texts = generate(*inputs, **kwargs)
+            children = generate(*given, **kwargs)
             if policy.device.type == "cuda":
                 torch.cuda.synchronize()
             self.seconds += time.perf_counter() - start
-            self.count += texts.shape[1] - 1
-            return texts
+            return children
+
+        def counted(_module, given, kwargs):
+            self.count += (given[0] if given else kwargs["input_ids"]).shape[1] == 1
 
         policy.generate = timed
+        policy.register_forward_pre_hook(counted, with_kwargs=True)
 
     def take(self):
         taken, self.count, self.seconds = (self.count, self.seconds), 0, 0.0
