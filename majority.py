@@ -443,8 +443,9 @@ class RoomyLayer(DynamicLayer):
         if self.length == self.keys.shape[2]:
             self.keys = pad(self.keys, (0, 0, 0, ROOM))
             self.values = pad(self.values, (0, 0, 0, ROOM))
-        self.keys[:, :, self.length] = keys[:, :, 0]
-        self.values[:, :, self.length] = values[:, :, 0]
+        # narrow(), for torch.compile would make a graph anew for each index.
+        self.keys.narrow(2, self.length, 1).copy_(keys)
+        self.values.narrow(2, self.length, 1).copy_(values)
         self.length += 1
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
