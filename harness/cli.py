@@ -79,7 +79,12 @@ def add_run_flags(parser):
         add("--allow-pickle", action="store_true", help="read a PRM's pickled weights (.bin)")
         yes_no = argparse.BooleanOptionalAction
         add("--prm-4bit", action=yes_no, help="PRM in NF4 (default: on a GPU)")
-        add("--reduction", choices=solve.REDUCE, default="last", help="how step scores become one")
+        add(
+            "--reduction",
+            choices=solve.REDUCE,
+            default="last",
+            help="how step scores become one (default: last)",
+        )
     question = parser.add_mutually_exclusive_group()
     question.add_argument("--problems", metavar="FILE", help="JSONL of problems, or hub id")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
