@@ -152,7 +152,8 @@ def check(args, problems):
         prompts = [chat.encode_prompt(tokenizer, one["problem"], args.system) for one in problems]
     prm = getattr(args, "prm", None)
     if prm and os.path.samefile(folder, model_folder(prm, "--prm", args.allow_pickle)):
-        fail(f"--policy and --prm are both {prm}: name one model that writes and one that scores")
+        same = f"--policy and --prm are both {args.policy}"
+        fail(f"{same}: name one model that writes and one that scores")
     kinds = str(config.architectures or "CausalLM")
     if not re.search("CausalLM|LMHead", kinds):
         fail(

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import random
 import resource
 import shutil
 import subprocess
@@ -16,8 +15,6 @@ import pytest
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
-
-from common import inputs
 
 SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
 NOWHERE = {
@@ -50,7 +47,7 @@ def in_process(script, *flags):
     given += ["--prm", ROOT / "tiny/prm"] * (script != "majority.py")
     module = import_module(script.removesuffix(".py"))
     try:
-        return module.main(module.parse_args([*map(str, given), *map(str, flags)]))
+        return module.main([*map(str, given), *map(str, flags)])
     except SystemExit as stop:
         return stop.code
 
@@ -291,7 +288,7 @@ def test_bad_input_is_one_line_and_exit_code_2(bad, script, flags, words, monkey
         result = run(script, *command)
         code, err = result.returncode, result.stderr
     else:
-        monkeypatch.setattr(inputs, "SCRIPT", script)
+        monkeypatch.setattr(sys, "argv", [script, *command])
         monkeypatch.chdir(ROOT)
         code, err = in_process(script, *command), capsys.readouterr().err
     assert_refused(script, code, err, [word.format(bad=bad) for word in words])
@@ -309,7 +306,7 @@ def test_a_full_disk(tmp_path):
     assert_refused("majority.py", result.returncode, result.stderr, words)
     with open("/dev/full", "w") as full:
         result = run("majority.py", *flags, stdout=full)
-    words = ["stdout cannot be written (No space left on device)", "again"]
+    words = ["stdout cannot be written (No space left on device)", "try again"]
     assert_refused("majority.py", result.returncode, result.stderr, words)
 
 
@@ -349,7 +346,12 @@ def test_the_result_file(script, tmp_path):
         assert 1 <= len(row["completions"]) <= 8 and row["finished"] == sum(
             c["finished"] for c in row["completions"]
         )
+        assert row["distinct"] == len({completion["text"] for completion in row["completions"]})
         for completion in row["completions"]:
+            assert ("subtree" in completion) == (script == "dvts.py") and "node" not in completion
+            assert (
+                completion["path"] == sorted(set(completion["path"])) and completion["path"][0] >= 1
+            )
             steps = [step for step in completion["text"].split("\n\n") if step.strip()]
             assert len(completion["scores"]) == (len(steps) if scored else 0)
             assert completion["finished"] or completion["tokens"] >= 100
@@ -437,10 +439,9 @@ def test_limits_order_and_batches_never_change_an_answer(tmp_path):
             completions,
         ) in other.items():  # scores come from sums of floats, whose order a batch may change
             for here, there in zip(completions, rows[0][key], strict=True):
-                assert here["scores"] == pytest.approx(there["scores"], abs=1e-5) and {
-                    **here,
-                    "scores": 0,
-                } == {**there, "scores": 0}
+                assert here["scores"] == pytest.approx(there["scores"], abs=1e-5)
+                close = {"scores": 0, "value": 0}
+                assert here | close == there | close
     assert rows_of(tmp_path / "0.jsonl") == rows_of(tmp_path / "4.jsonl")
 
 
@@ -456,7 +457,6 @@ def test_kill_9_and_two_processes_write_the_file_of_one_unbroken_run(tmp_path):
         not output.exists() or output.read_bytes().count(b"\n") < 4
     ):  # the header and three problems
         time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.3))
     process.kill()
     process.communicate()
     before = output.read_bytes()
@@ -553,6 +553,68 @@ def test_scores_that_are_no_numbers_never_win_and_are_reported(script, tmp_path,
     assert scores and set(scores) == {None}
     assert all(row["predictions"]["best"] is row["predictions"]["weighted"] is None for row in rows)
     assert (
-        f"{sum(len(row['completions']) for row in rows)} completions had NaN or infinite scores"
+        f"{sum(len(row['completions']) for row in rows)} solutions had NaN or infinite scores"
         in capsys.readouterr().out
     )
+
+
+# ------------------------------------------------------------------------------------------ what is new in the rows
+
+
+def test_a_prompt_of_ones_own(tmp_path):
+    """--system reaches the policy, and is in the run's identity."""
+    flags = ["--n", "1", "--limit", "1", "--temperature", "0", "--max-new-tokens", "30"]
+    outputs = []
+    for system in ("", "Be brief."):
+        outputs.append(tmp_path / f"{len(outputs)}.jsonl")
+        given = ["--system", system] if system else []
+        assert in_process("majority.py", *flags, *given, "--output", outputs[-1]) == 0
+    (run, row), (other_run, other_row) = map(rows_of, outputs)
+    assert other_run["run"]["system"] == "Be brief." and run["run"]["system"].startswith("Solve")
+    assert row["usage"]["policy_tokens"] != other_row["usage"]["policy_tokens"]
+    assert in_process("majority.py", *flags, "--output", outputs[1]) == 2
+
+
+def test_half_of_the_subtrees_are_a_run_at_half_the_n(tmp_path):
+    """N of a DVTS run can be made smaller from its file: subtrees never see each other."""
+    output = tmp_path / "out.jsonl"
+    assert (
+        in_process("dvts.py", "--n", "16", "--limit", "3", "--output", output, "--keep-tree") == 0
+    )
+    for row in rows_of(output)[1:]:
+        of_subtree = {}
+        for completion in row["completions"]:
+            of_subtree.setdefault(completion["subtree"], []).append(completion)
+        assert set(of_subtree) <= {0, 1, 2, 3}
+        first = [
+            [i for i, node in enumerate(row["tree"]) if node["parent"] is None][4 * k : 4 * k + 4]
+            for k in range(4)
+        ]
+        for subtree, completions in of_subtree.items():
+            assert all(completion["path"][0] - 1 in first[subtree] for completion in completions)
+
+
+@pytest.mark.parametrize("script", SCRIPTS[1:])
+def test_the_tree_in_a_row(script, tmp_path):
+    """Every step sampled, parents before children; a completion is the way to its node."""
+    output = tmp_path / "out.jsonl"
+    assert in_process(script, "--n", "8", "--limit", "2", "--output", output, "--keep-tree") == 0
+    text = output.read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    for row in rows_of(output)[1:]:
+        tree = row["tree"]
+        assert all(set(node) == {"parent", "text", "tokens", "scores", "value"} for node in tree)
+        assert all(node["parent"] is None or node["parent"] < i for i, node in enumerate(tree))
+        assert sum(node["tokens"] for node in tree) == row["usage"]["generated_tokens"]
+        for completion in row["completions"]:
+            way = []
+            place = completion["node"]
+            while place is not None:
+                way.insert(0, tree[place])
+                place = tree[place]["parent"]
+            assert "".join(node["text"] for node in way) == completion["text"]
+            assert [score for node in way for score in node["scores"]] == completion["scores"]
+            assert way[-1]["value"] == completion["value"] and len(way) == len(completion["path"])
+    assert (
+        in_process(script, "--n", "8", "--limit", "2", "--output", output) == 0
+    )  # the same run, without

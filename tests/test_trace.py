@@ -5,14 +5,13 @@ selenium==4.51.0`), and is skipped where they are not.
 """
 
 import json
-import math
 import re
 import shutil
 
 import pytest
 from test_cli import in_process, rows_of, run
 
-from common import trace
+from harness import trace
 
 
 def data(page):
@@ -24,56 +23,71 @@ def way(nodes, node):
     return [] if node is None else [*way(nodes, nodes[node]["parent"]), node]
 
 
-def test_trees_of_a_history():
-    history = [
-        (
-            [0, 1, 1],
-            ["## a", "b\n\n", "c"],
-            [[0.5], [0.25], [math.nan]],
-        ),  # of problem 0 one step, of problem 1 two
-        ([1, 1, 0, 2], ["d", "  ", "e\n\nf", "g"], [[0.1], [], [0.2, 0.3], [0.4]]),
-    ]
-    node = lambda parent, text, score, row: dict(parent=parent, text=text, score=score, row=row)
-    assert trace.trees(2, history) == [
-        [node(None, "## a", 0.5, 0), node(0, "e", 0.2, 2), node(1, "f", 0.3, 2)],
-        [
-            node(None, "b", 0.25, 1),
-            node(None, "c", None, 2),
-            node(0, "d", 0.1, 0),
-            node(0, "", None, 1),
-            node(1, "g", 0.4, 3),
-        ],
-    ]
-
-
-def test_completions_are_found_in_the_tree():
-    """By row where several steps say the same: one of two equal ones was turned down, or is unfinished."""
-    nodes = trace.trees(
-        1,
-        [
-            ([0, 0], ["a", "a"], [[0.5], [0.6]]),
-            ([0, 0, 1, 1], ["b\n\n", "b", "b", "c"], [[0.1], [0.2], [0.3], [0.4]]),
-        ],
-    )[0]
-    found = [
-        dict(text="a\n\nb", row=1, finished=True, answer="1"),
-        dict(text="a\n\nb", row=2, finished=True, answer="1"),
-        dict(text="a\n\nc", row=3, finished=False, answer=None),
-    ]
-    leaves = trace.ends(nodes, found)
-    assert leaves == [3, 4, 5]
-    row = dict(
-        id="x",
-        problem="p",
-        answer="1",
-        completions=found,
-        predictions=dict(weighted="1"),
-        correct=dict(weighted=True),
+def node(parent, text, *scores):
+    return dict(
+        parent=parent,
+        text=text,
+        tokens=1,
+        scores=list(scores),
+        value=scores[-1] if scores else None,
     )
-    nodes = trace.search(row, nodes, leaves, found[1])["nodes"]
-    assert [node.get("finished") for node in nodes] == [None, None, None, True, True, False]
-    assert [node.get("won") for node in nodes] == [None, None, None, False, True, False]
-    assert [node.get("right") for node in nodes] == [None, None, None, True, True, None]
+
+
+def test_a_node_of_several_steps_is_drawn_as_a_chain():
+    tree = [
+        node(None, "a\n\nb", 0.5, 0.6),
+        node(None, "c\n\n"),
+        node(0, "d\n\n\n e\n\nf", 0.1, None, 0.3),
+        node(1, "g", 0.7),
+    ]
+    nodes, ends = trace.chains(tree)
+    assert [(one["parent"], one["text"], one["score"]) for one in nodes] == [
+        (None, "a", 0.5),
+        (0, "b", 0.6),
+        (None, "c", None),
+        (1, "d", 0.1),
+        (3, "e", None),
+        (4, "f", 0.3),
+        (2, "g", 0.7),
+    ]
+    assert ends == [1, 2, 5, 6]
+
+
+def row_of(tree, completions, answer="7", right=True, key="first", problem="p"):
+    found = [
+        dict(text="", node=place, finished=finished, answer=said, scores=tree[place]["scores"])
+        for place, finished, said in completions
+    ]
+    best = next((one["answer"] for one in found if one["finished"]), None)
+    return dict(
+        id=key,
+        problem=problem,
+        answer=answer,
+        completions=found,
+        predictions=dict(weighted=best),
+        correct=dict(weighted=right),
+        tree=tree,
+    )
+
+
+def test_completions_are_leaves_of_the_tree():
+    tree = [node(None, "a", 0.5), node(0, "b", 0.6), node(0, "b", 0.9), node(0, "c", 0.1)]
+    found = trace.search(row_of(tree, [(1, True, "7"), (2, True, "7"), (3, False, None)]), "last")[
+        "nodes"
+    ]
+    assert [one.get("finished") for one in found] == [None, True, True, False]
+    assert [one.get("won") for one in found] == [None, False, True, False]
+    assert [one.get("right") for one in found] == [None, True, True, None]
+
+
+def test_the_page_opens_where_there_was_something_to_decide():
+    dull = row_of([node(None, "a", 0.9)], [(0, True, "7")])
+    lost = row_of(
+        [node(None, "a", 0.9), node(None, "b", 0.1)], [(0, True, "8"), (1, True, "7")], right=False
+    )
+    told = row_of([node(None, "a", 0.9), node(None, "b", 0.1)], [(0, True, "7"), (1, True, "8")])
+    searches = [trace.search(row, "last") for row in (dull, lost, told, dull)]
+    assert trace.most_telling(searches) == 2
 
 
 @pytest.mark.parametrize("script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py"])
@@ -84,7 +98,7 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [script, *flags])
     assert in_process(script, *flags) == 0
     printed = capsys.readouterr().out
-    assert "trees in tree.html" in printed and "--trace" not in printed.split("to go on:")[1]
+    assert "trees in tree.html" in printed
     searches, rows = data(tmp_path / "tree.html")["searches"], rows_of(tmp_path / "out.jsonl")[1:]
     assert [search["id"] for search in searches] == [row["id"] for row in rows]
     for search, row in zip(searches, rows):
@@ -109,26 +123,28 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
         assert depths.count(1) == 8 and (script == "best_of_n.py" or depths.count(2) <= 8)
 
 
-def test_what_is_solved_is_solved_again_and_the_file_keeps_what_it_has(tmp_path, monkeypatch):
-    """Also where it would come out otherwise today, as on a GPU, where another batch rounds otherwise."""
+def test_a_page_can_be_made_later_from_the_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    flags = ["--n", "4", "--limit", "2", "--output", "out.jsonl", "--trace", "tree.html"]
-    assert in_process("dvts.py", *flags) == 0
-    drawn, lines = (
-        data(tmp_path / "tree.html")["searches"],
-        (tmp_path / "out.jsonl").read_text().splitlines(),
-    )
-    other = json.loads(lines[1])
-    other |= dict(
-        completions=other["completions"][:1], predictions=dict.fromkeys(other["predictions"], "77")
-    )
-    changed = "\n".join([lines[0], json.dumps(other), lines[2], ""])
-    (tmp_path / "out.jsonl").write_text(changed)
-    assert in_process("dvts.py", *flags) == 0
-    assert (
-        data(tmp_path / "tree.html")["searches"] == drawn
-        and (tmp_path / "out.jsonl").read_text() == changed
-    )
+    flags = ["--n", "4", "--limit", "2", "--output", "out.jsonl"]
+    assert in_process("dvts.py", *flags, "--trace", "tree.html") == 0
+    assert trace.main(["out.jsonl", "--output", "later.html"]) == 0
+    assert data(tmp_path / "later.html") == data(tmp_path / "tree.html")
+    assert trace.main(["out.jsonl"]) == 0 and (tmp_path / "out.html").exists()
+    for wrong in (["none.jsonl"], ["out.jsonl", "--output", "later.txt"]):
+        with pytest.raises(SystemExit) as stop:
+            trace.main(wrong)
+        assert stop.value.code == 2
+
+
+def test_what_was_solved_without_a_tree_is_left_out_and_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--n", "4", "--output", "out.jsonl"]
+    assert in_process("dvts.py", *flags, "--limit", "1") == 0
+    before = (tmp_path / "out.jsonl").read_text()
+    assert in_process("dvts.py", *flags, "--limit", "2", "--trace", "tree.html") == 0
+    assert "1 of 2 problems in out.jsonl have no tree" in capsys.readouterr().err
+    assert len(data(tmp_path / "tree.html")["searches"]) == 1
+    assert (tmp_path / "out.jsonl").read_text().startswith(before)  # nothing is solved again
 
 
 def test_one_question_can_be_drawn(tmp_path):
@@ -163,12 +179,6 @@ def test_what_is_refused(flags, fault, tmp_path):
     assert done.returncode == 2 and fault in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_the_trees_of_several_processes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    done = run("dvts.py", "--n", 2, "--limit", 1, "--trace", "tree.html", cwd=tmp_path)
-    assert done.returncode == 2 and "start the script by python" in done.stderr
-
-
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
 
 
@@ -180,33 +190,11 @@ def test_the_page_in_a_browser(tmp_path):
 
     if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("needs `apt install chromium chromium-driver`")
-    (nodes,) = trace.trees(
-        1,
-        [
-            ([0, 0, 0], ["good", HOSTILE, "fair"], [[0.9], [0.1], [math.nan]]),
-            ([0, 0], ["So $\\boxed{7}$", "So $\\boxed{8}$"], [[0.95], [0.2]]),
-        ],
-    )
-    completions = [
-        dict(text=f"good\n\nSo $\\boxed{{{a}}}$", row=i, finished=True, answer=a)
-        for i, a in enumerate("78")
-    ]
-    row = dict(
-        id="first",
-        problem=HOSTILE,
-        answer="7",
-        completions=completions,
-        predictions=dict(weighted="7"),
-        correct=dict(weighted=True),
-    )
-    second = dict(
-        id="second", problem="Second?", answer=None, prediction=None, right=None, nodes=[]
-    )
-    trace.write(
-        tmp_path / "tree.html",
-        "dvts.py --n 3",
-        [trace.search(row, nodes, trace.ends(nodes, completions), completions[0]), second],
-    )
+    tree = [node(None, "good", 0.9), node(None, HOSTILE, 0.1), node(None, "fair", None)]
+    tree += [node(0, "So $\\boxed{7}$", 0.95), node(0, "So $\\boxed{8}$", 0.2)]
+    first = row_of(tree, [(3, True, "7"), (4, True, "8")], problem=HOSTILE)
+    second = row_of([], [], answer=None, right=None, key="second", problem="Second?")
+    trace.write(str(tmp_path / "tree.html"), "runs/out.jsonl", [first, second], "last")
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
@@ -225,7 +213,7 @@ def test_the_page_in_a_browser(tmp_path):
     try:
         browser.get((tmp_path / "tree.html").as_uri())
         find = lambda css: browser.find_element(By.CSS_SELECTOR, css)
-        node = lambda index: find(f"[data-node='{index}']")
+        mark = lambda index: find(f"[data-node='{index}']")
         assert (
             browser.title == "Search trace"
             and len(browser.find_elements(By.CSS_SELECTOR, "[data-node]")) == 5
@@ -235,20 +223,20 @@ def test_the_page_in_a_browser(tmp_path):
             "7 ✓" in find("#facts").text and "5 steps sampled, 2 solutions" in find("#facts").text
         )
         assert "the one chosen" in find("#side").text  # what won is picked to begin with
-        classes = [set(node(i).get_attribute("class").split()) for i in range(5)]
+        classes = [set(mark(i).get_attribute("class").split()) for i in range(5)]
         assert ["won" in c for c in classes] == [True, False, False, True, False]
         assert ["pruned" in c for c in classes] == [False, True, True, False, False]
         fill = lambda index: (
-            node(index).find_element(By.CSS_SELECTOR, ".dot").value_of_css_property("fill")
+            mark(index).find_element(By.CSS_SELECTOR, ".dot").value_of_css_property("fill")
         )
         assert fill(3) != fill(1) != fill(2)
-        node(1).click()
+        mark(1).click()
         assert (
             find("#text").text == HOSTILE
             and "0.100" in find("#side").text
-            and "picked" in node(1).get_attribute("class")
+            and "picked" in mark(1).get_attribute("class")
         )
-        node(4).click()
+        mark(4).click()
         assert "says 8" in find("#side").text and "good" in find("#side").text  # the way here
         find("#after").click()
         assert find("#problem").text == "Second?" and not browser.find_elements(
