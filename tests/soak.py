@@ -80,7 +80,7 @@ def soak(script, problems, seed):
             shown = io.StringIO()
             with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
                 try:
-                    code = module.main(module.parse_args(command))
+                    code = module.main(command)
                 except (Exception, SystemExit) as error:
                     code = repr(error)
             rows = (
