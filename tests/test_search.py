@@ -163,6 +163,13 @@ def test_beam_search_goes_on_while_a_beam_is_better_than_all_that_ended(search):
     assert paths == ["aad", "d"] and values == [0.7, 0.3]
 
 
+def test_beam_search_is_over_when_n_have_finished(search):
+    """Just as many, and the best of them as good as any beam."""
+    scores = {"d": 0.9, "a": 0.5, "ad": 0.3, "aa": 0.2}
+    paths, *_ = search(beam.beam_search, ["da", "da"], scores, n=2, beam_width=2)
+    assert paths == ["d", "ad"]
+
+
 def test_a_finished_beam_frees_its_place(search):
     """Both d and c lead after step 1. d has ended, so the next best, a, is kept beside c."""
     scores = {"d": 0.9, "c": 0.8, "a": 0.7, "b": 0.1, "cd": 0.5, "ad": 0.5}
@@ -278,6 +285,7 @@ def test_rebase_by_hand(search):
         ("ceil", 4, [-math.inf, -math.inf], 0.2, [2, 2]),
         ("ceil", 8, [0.5] * 7 + [0.5 + 6e-8], 0.2, [1] * 8),  # the batch decides nothing
         ("ceil", 9, [0.7, 0.7 - 3e-7, 0.7 + 3e-7], 0.2, [3, 3, 3]),
+        ("ceil", 29, [0.01, 0.0, 0.0, 0.0], 0.1, [8, 7, 7, 7]),  # 21 / 3 is 7, but for rounding
         ("round", 5, [0.7, 0.7 - 3e-7, 0.7 + 3e-7], 0.2, [2, 2, 1]),
     ],
 )
