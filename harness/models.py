@@ -194,13 +194,22 @@ def check_answers(problems):
 
 
 def check_writer(args, policy, tokenizer):
-    """fail() at a reward model in the policy's place. Its files may be those of a writer, yet it
-    answers "+" or "-"."""
+    """fail() at a policy that the searches cannot use, or that is a reward model: its files may be
+    those of a writer, yet it answers "+" or "-"."""
     step = [{"role": "user", "content": "What is 1 + 1? ## Step 1: Add\n$1+1=2$"}]
     text = chat.render(tokenizer, step, add_generation_prompt=True)
     prompt = torch.tensor([chat.encode(tokenizer, text)], device=policy.device)
     with torch.inference_mode():
-        probs = policy(prompt).logits[0, -1].float().softmax(-1)
+        output = policy(prompt, use_cache=True)
+    shapes = set()
+    for layer in output.past_key_values.layers:
+        shapes |= {(kv.shape[1], kv.shape[3]) for kv in (layer.keys, layer.values)}
+    if len(shapes) > 1:
+        fail(
+            f"--policy {args.policy} has keys and values of several shapes, and a node of the tree "
+            "holds those of all layers in one tensor: name another"
+        )
+    probs = output.logits[0, -1].float().softmax(-1)
     signs = [chat.encode(tokenizer, sign)[-1] for sign in "+-"]
     if probs[signs].sum() > 0.5:
         fail(

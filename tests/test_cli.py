@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
 NOWHERE = {
@@ -121,6 +121,29 @@ def bad(tmp_path_factory):
     ).save_pretrained(copy_model("policy", folder / "conv"))
     AutoConfig.for_model("falcon_h1").save_pretrained(copy_model("policy", folder / "mamba"))
     copy_model("policy", folder / "shardless", without=["model.safetensors"])
+    latent = AutoConfig.for_model(
+        "deepseek_v3",
+        vocab_size=576,
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        q_lora_rank=8,
+        kv_lora_rank=16,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=16,
+        v_head_dim=16,
+        eos_token_id=1,
+    )
+    AutoModelForCausalLM.from_config(latent).save_pretrained(
+        copy_model("policy", folder / "latent")
+    )
     for name, file in [
         ("weights", "model.safetensors"),
         ("vocabulary", "tokenizer.json"),
@@ -199,6 +222,11 @@ REFUSED = [
     ),
 ]
 REFUSED_TOO = [  # as REFUSED, but in this process
+    (
+        "majority.py",
+        "--policy {bad}/latent",
+        ["--policy {bad}/latent", "keys and values of several shapes", "name another"],
+    ),
     ("majority.py", "--policy no/such/folder", ["--policy no/such/folder", "folder"]),
     ("best_of_n.py", "--prm tests", ["--prm tests", "config.json"]),
     (

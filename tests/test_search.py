@@ -222,6 +222,13 @@ def test_dvts_by_hand(search):
     assert sampled == 9 + 8 + 4
 
 
+def test_a_subtree_that_is_finished_returns_nothing_that_was_cut(search):
+    """Of two tokens d takes both and has ended; a is cut."""
+    scores = {"d": 0.9, "a": 0.1}
+    settings = {"n": 2, "beam_width": 2, "max_new_tokens": 2}
+    assert search(dvts.dvts, ["da"], scores, **settings)[0] == ["d"]
+
+
 def test_subtrees_of_dvts_never_mix(search):
     """Random scores: whatever the other subtrees hold, a subtree's choices are those it makes
     alone."""
