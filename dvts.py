@@ -46,6 +46,7 @@ from transformers import (
 )
 
 from common.chat import MATH_PROMPT, encode_prompt
+from common.prm import in_batches
 
 # --- the search -----------------------------------------------------------------------------------
 
@@ -260,41 +261,6 @@ ROOM = 32  # tokens that a cache can take in before it is copied to a larger pla
 
 
 # Copied from beam.py
-def load_policy(folder, *, four_bit=False, device="cpu"):
-    """The model that writes, and its tokenizer, from a local folder.
-
-    bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that comes with a
-    checkpoint is never run. Raises ValueError if it names no token that ends a text.
-    """
-    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    policy = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.bfloat16 if four_bit else dtype,
-        quantization_config=nf4 if four_bit else None,
-        device_map={"": device},
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    eos = set()
-    for named_by in (policy.generation_config, policy.config, tokenizer):
-        ids = getattr(named_by, "eos_token_id", None)
-        eos.update(ids if isinstance(ids, list) else [ids])
-    eos.discard(None)
-    if not eos:
-        raise ValueError("it names no token that ends a text")
-    # What a checkpoint recommends (top-k 50, a repetition penalty) would bend our sampling.
-    policy.generation_config = GenerationConfig(eos_token_id=sorted(eos), pad_token_id=max(eos))
-    return policy.eval(), tokenizer
-
-
-# Copied from beam.py
 def prefill(policy, tokenizer, problems, system, max_new_tokens):
     """Read each prompt once. Returns the roots, one for each problem.
 
@@ -438,50 +404,6 @@ def sample(logits, uniforms, temperature, top_p):
 
 
 # Copied from beam.py
-def step_end(tokenizer, separator):
-    """A function of a step's tokens: have they become a whole step? None: they never do.
-
-    It returns True or False; or -k, if they became one k tokens ago and the last k already begin
-    the next step, such as "Step 2:". A separator that is a function is taken as it is.
-    """
-    if separator is None:
-        return lambda tokens: False
-    if callable(separator):
-        return separator
-    # A string may be part of one token, or span several: as many as it has bytes, at most.
-    width = len(separator.encode())
-
-    @lru_cache(2**16)
-    def found(*tail):
-        return separator in tokenizer.decode(list(tail), skip_special_tokens=True)
-
-    return lambda tokens: found(*tokens[-width:])
-
-
-# Copied from beam.py
-def read_text(tokenizer, child, separator):
-    """Set child.text, and child.steps if the separator is a function.
-
-    All of the solution is decoded: a step by itself could lose a space at its beginning.
-    """
-    _, *before, _ = child.path()
-    tokens = [token for node in before for token in node.tokens] + child.tokens
-    known = sum(len(node.text) for node in before)
-    end = len(tokens) - len(child.ahead)
-    child.text = tokenizer.decode(tokens[:end], skip_special_tokens=True)[known:]
-    if not callable(separator):
-        return
-    start = len(tokens) - len(child.tokens) - len(child.parent.ahead)
-    for position in range(start + 1, end + 1):
-        ended = position == end or separator(tokens[start:position])
-        if ended:
-            start = position + min(ended, 0)  # at -k the last k tokens begin the next step
-            text = tokenizer.decode(tokens[:start], skip_special_tokens=True)
-            child.steps.append(text[known:])
-            known = len(text)
-
-
-# Copied from beam.py
 def lay_out(nodes):
     """A cache with a row for each of R nodes: the keys and values of its path, padded on the left.
 
@@ -538,25 +460,89 @@ class RoomyLayer(DynamicLayer):
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
 
-# Copied from beam.py
-def in_batches(model, work, items):
-    """work(items), a list, for as many items at once as the GPU's memory holds.
+# --- where a step ends, and its text --------------------------------------------------------------
 
-    What did not fit is not tried again: model.rows_at_once remembers the number that may.
+
+# Copied from beam.py
+def step_end(tokenizer, separator):
+    """A function of a step's tokens: have they become a whole step? None: they never do.
+
+    It returns True or False; or -k, if they became one k tokens ago and the last k already begin
+    the next step, such as "Step 2:". A separator that is a function is taken as it is.
     """
-    done = []
-    while len(done) < len(items):
-        at_once = getattr(model, "rows_at_once", len(items))
-        batch = items[len(done) : len(done) + at_once]
-        try:
-            done += work(batch)
-            continue
-        except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        # Not in the except: there, what the failed batch had made would still be in memory.
-        model.rows_at_once = len(batch) // 2
-    return done
+    if separator is None:
+        return lambda tokens: False
+    if callable(separator):
+        return separator
+    # A string may be part of one token, or span several: as many as it has bytes, at most.
+    width = len(separator.encode())
+
+    @lru_cache(2**16)
+    def found(*tail):
+        return separator in tokenizer.decode(list(tail), skip_special_tokens=True)
+
+    return lambda tokens: found(*tokens[-width:])
+
+
+# Copied from beam.py
+def read_text(tokenizer, child, separator):
+    """Set child.text, and child.steps if the separator is a function.
+
+    All of the solution is decoded: a step by itself could lose a space at its beginning.
+    """
+    _, *before, _ = child.path()
+    tokens = [token for node in before for token in node.tokens] + child.tokens
+    known = sum(len(node.text) for node in before)
+    end = len(tokens) - len(child.ahead)
+    child.text = tokenizer.decode(tokens[:end], skip_special_tokens=True)[known:]
+    if not callable(separator):
+        return
+    start = len(tokens) - len(child.tokens) - len(child.parent.ahead)
+    for position in range(start + 1, end + 1):
+        ended = position == end or separator(tokens[start:position])
+        if ended:
+            start = position + min(ended, 0)  # at -k the last k tokens begin the next step
+            text = tokenizer.decode(tokens[:start], skip_special_tokens=True)
+            child.steps.append(text[known:])
+            known = len(text)
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+# Copied from beam.py
+def load_policy(folder, *, four_bit=False, device="cpu"):
+    """The model that writes, and its tokenizer, from a local folder.
+
+    bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that comes with a
+    checkpoint is never run. Raises ValueError if it names no token that ends a text.
+    """
+    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    policy = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.bfloat16 if four_bit else dtype,
+        quantization_config=nf4 if four_bit else None,
+        device_map={"": device},
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    eos = set()
+    for named_by in (policy.generation_config, policy.config, tokenizer):
+        ids = getattr(named_by, "eos_token_id", None)
+        eos.update(ids if isinstance(ids, list) else [ids])
+    eos.discard(None)
+    if not eos:
+        raise ValueError("it names no token that ends a text")
+    # What a checkpoint recommends (top-k 50, a repetition penalty) would bend our sampling.
+    policy.generation_config = GenerationConfig(eos_token_id=sorted(eos), pad_token_id=max(eos))
+    return policy.eval(), tokenizer
 
 
 # --- the command line -----------------------------------------------------------------------------

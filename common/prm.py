@@ -235,7 +235,6 @@ def alike(lengths):
     return next((row for row, pads in enumerate(padding) if pads > BATCH_TOKENS), len(lengths))
 
 
-# Copied from beam.py
 def in_batches(model, work, items):
     """work(items), a list, for as many items at once as the GPU's memory holds.
 
