@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -39,19 +38,24 @@ def name_output(args):
 
 def header(args):
     """First line of a result file: the arguments, and what else explains the figures."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=os.path.dirname(os.path.abspath(sys.argv[0])),
-        env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        capture_output=True,
-        text=True,
-    )
     packages = ("torch", "transformers", "accelerate", "bitsandbytes")
     return identity(args) | {
-        "commit": git.stdout.strip() or None,
+        "commit": commit(),
         "versions": {name: metadata.version(name) for name in packages},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
+
+
+def commit():
+    """Of the project, if git knows it; else None."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    folder = Path(__file__).parent
+    try:
+        git = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    except OSError:  # there is no git
+        return None
+    return git.stdout.strip() or None
 
 
 def read(output):

@@ -9,6 +9,7 @@ import math
 import os
 import pty
 import random
+import re
 import resource
 import shutil
 import signal
@@ -567,6 +568,12 @@ def test_a_row_is_flushed_and_synced(tmp_path, monkeypatch):
         assert synced == [len('{"id": "a"}\n')]
         results.append(file, {"id": "b"})
         assert synced == [12, 24]
+
+
+def test_the_commit_in_the_header(monkeypatch, tmp_path):
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", results.commit())
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no git
+    assert results.commit() is None
 
 
 def test_only_part_files_are_taken_for_such(folder):
