@@ -515,7 +515,8 @@ def load_policy(folder, *, four_bit=False, device="cpu"):
     """The model that writes, and its tokenizer, from a local folder.
 
     bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that comes with a
-    checkpoint is never run. Raises ValueError if it names no token that ends a text.
+    checkpoint is never run. Raises ValueError if it names no token that ends a text, or if its
+    weights are not those of its config.json.
     """
     dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     nf4 = BitsAndBytesConfig(
@@ -524,14 +525,18 @@ def load_policy(folder, *, four_bit=False, device="cpu"):
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    policy = AutoModelForCausalLM.from_pretrained(
+    policy, info = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.bfloat16 if four_bit else dtype,
         quantization_config=nf4 if four_bit else None,
         device_map={"": device},
         use_safetensors=True,
         trust_remote_code=False,
+        output_loading_info=True,
     )
+    for fault in ("missing_keys", "unexpected_keys"):
+        if info[fault]:  # what is missing would be random numbers
+            raise ValueError(f"its weights and its config.json differ: {fault} {min(info[fault])}")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     eos = set()
     for named_by in (policy.generation_config, policy.config, tokenizer):

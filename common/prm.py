@@ -60,11 +60,11 @@ def load_prm(folder, *, family=None, four_bit=False, device="cpu", allow_pickle=
         output_loading_info=True,
     )
     logging.set_verbosity(verbosity)
-    if info["missing_keys"]:  # these would be random numbers
-        missing = sorted(info["missing_keys"])
-        raise ValueError(
-            f"it lacks {len(missing)} weights of a {type(model).__name__}, such as {missing[0]}"
-        )
+    # A head is left over, for its family reads it. A layer is not.
+    left_over = [name for name in info["unexpected_keys"] if "layers." in name]
+    for fault, names in (("missing_keys", info["missing_keys"]), ("unexpected_keys", left_over)):
+        if names:  # what is missing would be random numbers
+            raise ValueError(f"its weights and its config.json differ: {fault} {min(names)}")
     return PRM(model.eval(), tokenizer, FAMILIES[family](tokenizer, model, folder))
 
 

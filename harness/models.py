@@ -24,6 +24,7 @@ SMALL = 100_000_000  # parameters: below, threads cost more than they bring
 def choose(args, has_prm):
     """Fill in the models and problems that args leaves open, and say so in one line."""
     logging.disable_progress_bar()  # weights load in seconds; downloads have bars of their own
+    logging.set_verbosity_error()  # what is wrong is told in one line
     gpu = torch.cuda.is_available()
     if gpu:
         defaults = {
@@ -209,6 +210,8 @@ def check_writer(args, policy, tokenizer):
             f"--policy {args.policy} has keys and values of several shapes, and a node of the tree "
             "holds those of all layers in one tensor: name another"
         )
+    if not output.logits.isfinite().all():
+        fail(f"--policy {args.policy} computes NaN or infinite logits: its weights are damaged")
     probs = output.logits[0, -1].float().softmax(-1)
     signs = [chat.encode(tokenizer, sign)[-1] for sign in "+-"]
     if probs[signs].sum() > 0.5:

@@ -121,6 +121,12 @@ def bad(tmp_path_factory):
     ).save_pretrained(copy_model("policy", folder / "conv"))
     AutoConfig.for_model("falcon_h1").save_pretrained(copy_model("policy", folder / "mamba"))
     copy_model("policy", folder / "shardless", without=["model.safetensors"])
+    copy_model("policy", folder / "deeper", num_hidden_layers=5)
+    copy_model("policy", folder / "shallower", num_hidden_layers=3)
+    copy_model("prm", folder / "shallow_prm", num_hidden_layers=3)
+    broken_model(
+        "policy", folder / "nan", lambda weights: weights["model.norm.weight"].fill_(math.nan)
+    )
     latent = AutoConfig.for_model(
         "deepseek_v3",
         vocab_size=576,
@@ -222,6 +228,22 @@ REFUSED = [
     ),
 ]
 REFUSED_TOO = [  # as REFUSED, but in this process
+    (
+        "majority.py",
+        "--policy {bad}/deeper",
+        ["--policy {bad}/deeper", "missing_keys model.layers.4", "config.json"],
+    ),
+    (
+        "dvts.py",
+        "--policy {bad}/shallower",
+        ["--policy {bad}/shallower", "unexpected_keys model.layers.3", "config.json"],
+    ),
+    (
+        "beam.py",
+        "--prm {bad}/shallow_prm",
+        ["--prm {bad}/shallow_prm", "unexpected_keys", "layers.3", "config.json"],
+    ),
+    ("majority.py", "--policy {bad}/nan", ["--policy {bad}/nan", "NaN", "damaged"]),
     (
         "majority.py",
         "--policy {bad}/latent",
