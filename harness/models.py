@@ -133,6 +133,8 @@ def loading(flag, name, pickles=False):
     try:
         yield folder
     except Exception as error:  # of any kind: a checkpoint can be wrong in many ways
+        if "trust_remote_code" in str(error):
+            fail(f"{flag} {name} needs code that comes with it, which is never run: name another")
         if type(error) is ValueError:
             fail(f"{flag} {name}: {error}")
         fail(

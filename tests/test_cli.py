@@ -668,3 +668,32 @@ def test_the_tree_in_a_row(script, tmp_path):
     assert (
         in_process(script, "--n", "8", "--limit", "2", "--output", output) == 0
     )  # the same run, without
+
+
+@pytest.mark.parametrize("model", ["policy", "prm"])
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+def test_code_of_a_checkpoint_never_runs_and_nothing_is_asked(model, file, tmp_path):
+    folder = copy_model(model, tmp_path / "evil")
+    settings = json.loads((folder / file).read_text())
+    auto_map = {
+        "AutoTokenizer": ["evil.T", "evil.T"],
+        "AutoConfig": "evil.C",
+        "AutoModel": "evil.M",
+    }
+    settings |= {"auto_map": auto_map | {"AutoModelForCausalLM": "evil.M"}}
+    settings |= {"tokenizer_class": "T"} if "tokenizer" in file else {"model_type": "evil"}
+    (folder / file).write_text(json.dumps(settings))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass T: pass\n")
+    result = subprocess.run(
+        [sys.executable, ROOT / "dvts.py", "--n", "1", "--limit", "1", f"--{model}", folder],
+        input="y\n" * 9,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **NOWHERE},
+    )
+    assert not (tmp_path / "ran").exists()
+    assert_refused(
+        "dvts.py", result.returncode, result.stderr, [f"--{model} {folder}", "never run"]
+    )
+    assert "?" not in result.stdout
