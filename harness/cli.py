@@ -88,6 +88,8 @@ def add_run_flags(parser):
     question = parser.add_mutually_exclusive_group()
     question.add_argument("--problems", metavar="FILE", help="JSONL of problems, or hub id")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
+    help = "run programs that the policy writes against the problems' unit tests: this is no jail"
+    add("--run-code", action="store_true", help=help)
     add("--limit", type=positive_int, metavar="N", help="take the first N problems only")
     help = "solved side by side (default: 64 / n, on big GPUs more)"
     add("--batch-problems", type=positive_int, metavar="N", help=help)

@@ -19,7 +19,16 @@ import torch
 from harness.terminal import fail
 
 # What may differ from run to run on one file: it changes no answer.
-FREE = ("limit", "output", "overwrite", "batch_problems", "allow_pickle", "trace", "keep_tree")
+FREE = (
+    "limit",
+    "output",
+    "overwrite",
+    "batch_problems",
+    "allow_pickle",
+    "trace",
+    "keep_tree",
+    "run_code",
+)
 
 
 def identity(args):
@@ -113,9 +122,10 @@ def check_output(args, problems):
     for key, value in identity(args).items():
         if first.get(key) != value:
             differing.append(f"{key} {first.get(key)!r} there, {value!r} here")
-    known = {(problem["id"], problem["problem"], problem["answer"]) for problem in problems}
+    fields = ("problem", "answer", "tests")
+    known = {one["id"]: [one.get(field) for field in fields] for one in problems}
     for key, row in rows.items():
-        if (key, row.get("problem"), row.get("answer")) not in known:
+        if known.get(key) != [row.get(field) for field in fields]:
             differing.append(f"another problem {key!r}")
             break
     if differing:

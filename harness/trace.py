@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common import grading
 from harness import results
+from harness.solve import own_rule
 from harness.table import winner
 from harness.terminal import fail, note, say
 
@@ -72,9 +73,10 @@ def search(row, reduction):
     """What the page shows of a row."""
     nodes, ends = chains(row["tree"])
     _, best = winner(row, reduction)
+    rule = own_rule(row, reduction)
     for completion in row["completions"]:
         answer = completion["answer"]
-        right = None
+        right = completion.get("passed")
         if row["answer"] is not None and answer is not None:
             right = grading.is_correct(answer, row["answer"])
         nodes[ends[completion["node"]]] |= {
@@ -87,8 +89,8 @@ def search(row, reduction):
         "id": row["id"],
         "problem": row["problem"],
         "answer": row["answer"],
-        "prediction": row["predictions"]["weighted"],
-        "right": row["correct"].get("weighted"),
+        "prediction": row["predictions"][rule],
+        "right": row["correct"].get(rule),
         "nodes": nodes,
     }
 

@@ -1,6 +1,6 @@
 """A script whose search is a seeded die: what the harness does around it is all there is to see.
 
-Words in a problem decide what happens: NAN, ESCAPE, BIG, CUT, INTERRUPT, RAISE, TOO LONG.
+Words in a problem decide what happens: NAN, ESCAPE, BIG, CUT, INTERRUPT, RAISE, TOO LONG, CODE.
 """
 
 import math
@@ -70,6 +70,8 @@ def answer(index, problem, generator, n, on_step):
             scores[1] = [math.nan, math.inf, 0.5, -math.inf][i % 4]
         said = str(dice.randrange(3)) + ("\x1b[31m" if "ESCAPE" in problem else "")
         text = "x" * 20000 * ("BIG" in problem) + f"So $\\boxed{{{said}}}$."
+        if "CODE" in problem:  # the last of four has no block
+            text = "ls" if i % 4 == 3 else f"So:\n```python\nrolled = {said}\n```\n"
         finished = i % 4 != 3 and "CUT" not in problem
         step = Step(root, index, i + 1, text, scores=scores, value=scores[-1])
         on_step(i + 1, [step])
