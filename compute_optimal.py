@@ -65,7 +65,7 @@ def levels_by(difficulty, count):
 
 def halves(levels):
     """{id: 0 or 1}: each level is cut into halves. A hash of the id decides."""
-    half = {}
+    half = dict.fromkeys(levels)
     seen = Counter()
     for key in sorted(levels, key=lambda key: lot("half", key)):
         half[key] = seen[levels[key]] % 2
@@ -105,7 +105,7 @@ def contenders(accuracy, flops, among):
         difference, error = mean_and_error(accuracy[top, among] - accuracy[s, among])
         if within_noise(difference, error):
             alike.append(s)
-    return sorted(alike, key=lambda s: flops[s, among].mean())
+    return sorted(alike, key=lambda s: (flops[s, among].mean(), -accuracy[s, among].mean()))
 
 
 def mean_and_error(values):
@@ -158,7 +158,7 @@ def subset_accuracy(samples, n, rule, key=""):
     voters = samples.answers >= 0
     if rule != "majority":
         voters &= np.isfinite(samples.scores)
-    if n == 1:
+    if n == 1 or not voters.any():
         return float((samples.right & voters).mean())
     if rule == "best":
         # The r-th best of all is the best of a subset if it is in it and the r above are not.
@@ -167,24 +167,18 @@ def subset_accuracy(samples, n, rule, key=""):
         ways = [math.comb(N - 1 - r, n - 1) for r, i in enumerate(ranked) if samples.right[i]]
         return sum(ways) / math.comb(N, n)
 
-    # draw: [subsets, n], in random order, for of equal votes the answer seen first wins.
     rng = np.random.default_rng(lot("subset", key))
-    draw = rng.permuted(np.tile(np.arange(N), (SUBSETS, 1)), axis=1)[:, :n]
-    weights = np.ones(N) if rule == "majority" else samples.scores
+    draw = rng.permuted(np.tile(np.arange(N), (SUBSETS, 1)), axis=1)[:, :n]  # [SUBSETS, n]
+    votes_here = voters[draw]
     A = samples.answers.max() + 1
-    subset, place = np.nonzero(voters[draw])
-    sample = draw[subset, place]
-    ballot = subset * A + samples.answers[sample]
-    votes = np.bincount(ballot, weights[sample], SUBSETS * A)
-    seen = np.full(SUBSETS * A, n)
-    np.minimum.at(seen, ballot, place)
-    votes = np.where(seen < n, votes, -np.inf).reshape(SUBSETS, A)
-    seen = seen.reshape(SUBSETS, A)
-    leads = votes == votes.max(1, keepdims=True)
-    winner = np.where(leads, seen, n + 1).argmin(1)
+    ballots = np.arange(SUBSETS)[:, None] * A + samples.answers[draw]
+    weights = np.ones(N) if rule == "majority" else samples.scores
+    votes = np.bincount(ballots[votes_here], weights[draw][votes_here], SUBSETS * A)
+    votes = votes.reshape(SUBSETS, A)
+    winner = (votes + 1e-9 * rng.random(votes.shape)).argmax(1)  # equal votes: any of them
     right = np.zeros(A, dtype=bool)
     right[samples.answers[samples.right & voters]] = True
-    return float((right[winner] & (seen.min(1) < n)).mean())
+    return float((right[winner] & (votes.max(1) > 0)).mean())
 
 
 # --- result files ---------------------------------------------------------------------------------
@@ -396,16 +390,16 @@ def searches_of(runs):
     unusual = [[] for _ in groups]
     for key in sorted({key for run in runs for key in run.settings} - {"script"}):
         values = [group[0].settings.get(key) for group in groups]
-        of_script = {}  # None is a value only beside others of the same script
-        for group, value in zip(groups, values):
-            of_script.setdefault(group[0].script, set()).add(said(value))
         counts = Counter(said(value) for value in values if value is not None)
-        if len(counts) < 2 and max(map(len, of_script.values())) < 2:
+        scripts = [group[0].script for group in groups]
+        known = {script for script, value in zip(scripts, values) if value is not None}
+        lacking = known & {script for script, value in zip(scripts, values) if value is None}
+        if len(counts) < 2 and not lacking:
             continue
         usual = counts.most_common(1)[0][0]
-        for group, value, settings in zip(groups, values, unusual):
-            told = value is not None or len(of_script[group[0].script]) > 1
-            if told and (said(value) != usual or key in MODELS):
+        for script, value, settings in zip(scripts, values, unusual):
+            odd = said(value) != usual or key in MODELS or script in lacking
+            if odd and value is not None:
                 settings.append(f"{key}={said(value)}")
         notes.append(f"runs differ in {key} ({', '.join(counts)}) and are strategies of their own")
 
@@ -464,8 +458,7 @@ def analyse(searches, levels, unit, price=None):
     levels: {id: level}. unit: of budgets, "n" or "flops". price: [P], what it cost to calibrate.
     """
     ids = searches[0].ids
-    half = halves(levels)
-    half = np.array([half[key] for key in ids])
+    half = np.array(list(halves({key: levels[key] for key in ids}).values()))
     level = np.array([levels[key] for key in ids])
     groups = {one: level == one for one in in_order(levels.values())}
     price = 0.0 if price is None else float(np.mean(price))
@@ -476,7 +469,6 @@ def analyse(searches, levels, unit, price=None):
     report |= {"unit": unit, "calibration": price}
     accuracy_at = report["accuracy"] = {one: {} for one in groups}
     choice = report["choice"] = {one: {} for one in groups}
-    by_half = report["choice_by_half"] = {one: {} for one in groups}
     alike = report["within_noise"] = {one: {} for one in groups}  # the cheapest first
     optimal = report["compute_optimal"] = {}
     single = report["single"] = {}
@@ -512,9 +504,6 @@ def analyse(searches, levels, unit, price=None):
         chosen = two_fold(accuracy, flops, level, half)
         everywhere = np.arange(len(ids))
         scored = accuracy[chosen, everywhere]
-        for one, here in groups.items():
-            sides = [names[chosen[here & (half == side)][0]] for side in (1, 0)]
-            by_half[one][budget] = sides  # the choice of half 0, and of half 1
         optimal[budget] = figures(scored) | {
             "spent": spent[chosen, everywhere].mean(),
             "spent_with_calibration": spent[chosen, everywhere].mean() + price,
@@ -574,7 +563,7 @@ def compare(a, b, levels):
     rules += [(rule, rule) for rule in a.rules if rule in b.rules and (rule, rule) not in rules]
     found = {"a": a.path, "b": b.path, "rules": []}
     for rule_a, rule_b in rules:
-        for one in ["all", *in_order(levels.values())]:
+        for one in ["all", *in_order(set(levels.values()) - {"all"})]:
             keys = [key for key in levels if one in ("all", levels[key])]
             right_a = np.array([a.correct[key][rule_a] for key in keys], dtype=float)
             right_b = np.array([b.correct[key][rule_b] for key in keys], dtype=float)
@@ -616,7 +605,7 @@ def table(report):
     """The report for a terminal."""
     groups = in_order(report["levels"].values())
     counts = Counter(report["levels"].values())
-    width = max(map(len, report["strategies"])) + 2
+    width = 2 + max(map(len, ["FLOPs = 1.23G, all levels", *report["strategies"]]))
     lines = comparison_lines(report["comparison"]) if "comparison" in report else []
     for budget, title in titles(report):
         names = [name for name in report["strategies"] if budget in report["single"][name]]
@@ -633,7 +622,7 @@ def table(report):
                 line += f"{percent(report['accuracy'][one][budget][name]) + mark:<12}"
             lines.append(line)
 
-        heads = f"{'accuracy':<13}{'optimal - it':<14}{'to be as good it needs':<24}"
+        heads = f"{'accuracy':<13}{'optimal - it':<14}{'to be as good needs':<22}"
         optimal = percent(report["compute_optimal"][budget])
         lines += ["", f"{f'{title}, all levels':{width}}{heads}"]
         lines += [f"{'compute-optimal':{width}}{optimal}"]
@@ -641,10 +630,11 @@ def table(report):
             row = report["single"][name][budget]
             note = "  within noise" if row["within_noise"] else ""
             note += f"  (n = {row['n']})" if str(row["n"]) != budget else ""
-            line = f"{name:{width}}{percent(row):<13}{signed(row):<14}{needs(row, report):<24}"
+            line = f"{name:{width}}{percent(row):<13}{signed(row):<14}{needs(row, report):<22}"
             lines.append(line + note)
         lines.append("")
-    return "\n".join(line.rstrip() for line in lines + advice(report))
+    lines += advice(report, width)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def needs(row, report):
@@ -653,9 +643,9 @@ def needs(row, report):
     bound = saved["bound"].replace("=", "")
     if bound == ">" and saved["factor"] < 1:
         return "more than was run"
-    text = f"{bound}{saved['factor']:.2g} times"
+    text = f"{bound}{saved['factor']:.2g} x"
     if report["calibration"]:
-        text += f" ({bound}{saved['with_calibration']:.2g})"
+        text += f" ({bound}{saved['with_calibration']:.2g} x)"
     return text
 
 
@@ -666,31 +656,34 @@ def titles(report):
     return [(str(budget), unit + amount(budget, report["unit"])) for budget in budgets]
 
 
-def advice(report):
+def advice(report, width):
     """What to run at each level and budget, and whether a choice by level is worth it."""
-    width = max(map(len, report["strategies"])) + 2
     lines = ["what to run: the cheapest of all that are within noise of the best"]
     for one in in_order(report["levels"].values()):
         for budget, title in titles(report):
             cells = report["accuracy"][one][budget]
             top = report["choice"][one][budget]
-            name, *others = report["within_noise"][one][budget]
+            name = report["within_noise"][one][budget][0]
             cost = f"{amount(cells[name]['flops'])}FLOP"
             line = f"level {one:<4}{title:<15}{name:{width}}{percent(cells[name]):<13}{cost:<11}"
             if name != top:
-                line += f"; {top} {percent(cells[top])}"
+                line += f"best: {top} {percent(cells[top])}"
             lines.append(line)
 
+    if len(report["choice"]) == 1:
+        return lines
     lines += ["", "is a choice at each level better than one strategy for all?"]
     for budget, title in titles(report):
         rows = {name: row[budget] for name, row in report["single"].items() if budget in row}
         top = max(rows, key=lambda name: rows[name]["accuracy"])
-        lines.append(f"{title}: {signed(rows[top])} points against the best single one, {top}")
-        equal = [one for one, row in rows.items() if row["within_noise"] or row["difference"] < 0]
-        if equal:
-            name = min(equal, key=lambda name: rows[name]["flops"])
+        verdict = "better" if rows[top]["difference"] > 0 else "worse"
+        verdict = "within noise" if rows[top]["within_noise"] else verdict
+        lines.append(f"{title}: {signed(rows[top])} against {top}, the best single one: {verdict}")
+        alike = [one for one, row in rows.items() if row["within_noise"] or row["difference"] < 0]
+        if alike:
+            name = min(alike, key=lambda name: (rows[name]["flops"], -rows[name]["accuracy"]))
             cost = amount(rows[name]["flops"])
-            lines.append(f"  not beyond noise. The cheapest as good: {name}, {cost}FLOP a problem")
+            lines.append(f"  the cheapest that it does not beat: {name}, {cost}FLOP a problem")
     if report["calibration"]:
         price = amount(report["calibration"], report["unit"])
         unit = " samples" if report["unit"] == "n" else "FLOP"
@@ -886,16 +879,11 @@ def report_on(args):
     if kind == "file":
         levels = own_levels(scored)
     elif calibration or able:
-        if calibration is None:
-            calibration = max(able, key=lambda run: run.n)
+        calibration = calibration or max(able, key=lambda run: run.n)
+        if calibration.seed in {run.seed for run in scored}:
             notes.append(
-                f"levels are from {calibration.path}, which is scored too: its luck is in both, "
-                "so give --calibrate a run of another seed"
-            )
-        elif calibration.seed in {run.seed for run in scored}:
-            notes.append(
-                f"runs of seed {calibration.seed}, that of --calibrate, are scored: they share "
-                "its random numbers, so calibrate on another seed"
+                f"levels are from {calibration.path}, whose seed {calibration.seed} is scored too: "
+                "the same luck is in both, so --calibrate on a seed of its own"
             )
         if any(run.settings.get("policy") != calibration.settings.get("policy") for run in scored):
             notes.append(f"the levels are those of policy {calibration.settings.get('policy')}")
