@@ -74,7 +74,9 @@ def halves(levels):
 
 
 def lot(purpose, key):
-    return int.from_bytes(hashlib.sha256(f"{purpose}:{key}".encode()).digest()[:8], "big")
+    return int.from_bytes(
+        hashlib.sha256(f"{purpose}:{key}".encode(errors="replace")).digest()[:8], "big"
+    )
 
 
 def best(accuracy, flops, among):
@@ -146,13 +148,15 @@ class Samples:
     scores: np.ndarray  # [N], the PRM's; NaN: it has none
 
 
-def subset_accuracy(samples, n, rule, key=""):
+def subset_accuracy(key, samples, n, rule):
     """How often a rule is right on n of the N samples, n < N: the mean over subsets.
 
     Exact for "best", for "tests" and for n = 1, else over SUBSETS random ones. key: the problem's
-    id, which seeds them.
+    id, which seeds them. A problem that failed has no samples: it is wrong.
     """
     N = len(samples.right)
+    if N == 0:
+        return 0.0
     if rule == "tests":  # any that passes will do
         return 1 - math.comb(N - int(samples.right.sum()), n) / math.comb(N, n)
     voters = samples.answers >= 0
@@ -188,103 +192,102 @@ class BadInput(Exception):
     """What is wrong, with which file, and what to do: one line for the user."""
 
 
+# What Python raises for JSON that is not as expected.
+ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # What may differ between runs of one strategy; and the models, which are named wherever they do.
 POOLED = ("n", "seed", "problems", "problem", "commit", "versions", "device", "run_code")
 MODELS = ("policy", "policy_4bit", "prm", "prm_4bit")
 
 
 class Run:
-    """A result file. Its values are {id: value}."""
+    """A result file: its rows by the id of the problem."""
 
     def __init__(self, path):
         self.path = str(path)
         try:
             # A line without its newline was cut off by a kill and does not count.
-            lines = Path(path).read_bytes().split(b"\n")[:-1]
-            header = dict(json.loads(lines[0])["run"])
-            self.script = str(header["script"])
-            self.n = int(header["n"])
-            self.seed = int(header["seed"])
+            header, *lines = Path(path).read_bytes().split(b"\n")[:-1]
+            self.header = dict(json.loads(header)["run"])
+            self.script = str(self.header["script"])
+            self.n = int(self.header["n"])
+            self.seed = int(self.header["seed"])
+            if self.n < 1:
+                raise ValueError
         except OSError as error:
             raise BadInput(f"{path} cannot be read ({error.strerror}): name result files") from None
-        except (ValueError, LookupError, TypeError):
+        except ODD:
             raise BadInput(f"{path} is no result file of a search: leave it out") from None
-        self.header = header
-        self.settings = {key: value for key, value in header.items() if key not in POOLED}
-        self.problems = {}  # (problem, answer, tests)
-        self.level = {}
-        self.correct = {}  # {id: {rule: right or wrong}}
-        self.flops = {}
-        self.prompt = {}  # the share of the prompt in what the policy read
-        self.samples = {}  # Samples, of independent ones
-        self.failed = []
-        for number, line in enumerate(lines[1:], 2):
+        self.settings = {key: value for key, value in self.header.items() if key not in POOLED}
+        self.rows = {}
+        for number, line in enumerate(lines, 2):
             try:
-                self.read_row(json.loads(line))
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                key, row = read_row(json.loads(line), self)
+            except ODD as error:
                 reason = f"{type(error).__name__}: {error}"
                 raise BadInput(
                     f"{path}, line {number} is no row of a result file ({reason}): "
                     "solve it again, or leave the file out"
                 ) from None
-        self.finish()
+            if (
+                key not in self.rows or self.rows[key].correct is None
+            ):  # a solved one beats a failed
+                self.rows[key] = row
 
-    def read_row(self, row):
-        key = row["id"]
-        if key in self.correct:  # it was solved, and failed elsewhere
-            return
-        self.problems[key] = (row["problem"], row["answer"], row.get("tests"))
-        self.level[key] = row.get("level")
-        if "error" in row:
-            self.failed.append(key)
-            return
-        correct = dict(row["correct"])
-        usage = row["usage"]
-        read = usage["policy_tokens"]
-        flops = float(usage["flops"])
-        if not all(type(right) is bool for right in correct.values()):
-            raise ValueError("correct is neither true nor false")
-        if not (math.isfinite(flops) and flops > 0 and read > 0):
-            raise ValueError("it has no cost")
-        if self.script in INDEPENDENT:
-            if len(row["completions"]) != self.n:
-                raise ValueError(f"{len(row['completions'])} completions, not n = {self.n}")
-            self.samples[key] = judged(row)
-        self.correct[key] = correct
-        self.flops[key] = flops
-        self.prompt[key] = max(0.0, 1 - usage["generated_tokens"] / read)
-
-    def finish(self):
-        """The rules; and failed problems: wrong under each of them, at the mean cost."""
-        if not self.correct:
-            raise BadInput(f"{self.path} has no solved problem: let its run finish")
-        self.rules = list(next(iter(self.correct.values())))
-        for key, correct in self.correct.items():
-            if not correct:
-                raise BadInput(f"{self.path} has no answer to check {key!r} by: leave it out")
-            if list(correct) != self.rules:
-                raise BadInput(f"{self.path} has other rules for {key!r}: solve it again")
-        self.failed = [key for key in self.failed if key not in self.correct]
-        nothing = np.zeros(self.n, dtype=int)
-        for key in self.failed:
-            self.correct[key] = dict.fromkeys(self.rules, False)
-            self.flops[key] = np.mean([self.flops[one] for one in self.flops])
-            self.prompt[key] = 0.0
-            self.samples[key] = Samples(nothing - 1, nothing > 0, nothing * math.nan)
-
-    def own_rule(self):
-        """What its table marks: tests, else the weighted vote, else the majority's."""
-        return next(r for r in ("tests", "weighted", *self.rules) if r in self.rules)
+        solved = [row for row in self.rows.values() if row.correct is not None]
+        if not solved:
+            raise BadInput(f"{path} has no solved problem: let its run finish")
+        self.rules = list(solved[0].correct)
+        self.own_rule = next(r for r in ("tests", "weighted", *self.rules) if r in self.rules)
+        self.failed = len(self.rows) - len(solved)
+        for row in self.rows.values():  # a failed one is wrong under each rule, at the mean cost
+            if row.correct is None:
+                row.correct = dict.fromkeys(self.rules, False)
+                row.flops = np.mean([one.flops for one in solved])
+            elif list(row.correct) != self.rules:
+                raise BadInput(f"{path} has other rules for {row.problem[0]!r}: solve it again")
 
 
-def judged(row):
-    """The completions of a row as Samples."""
-    gold = None if row["answer"] is None else grading.canonical_form(row["answer"])
+@dataclass
+class Row:
+    problem: tuple  # its text, answer and tests
+    level: object
+    correct: dict | None = None  # {rule: right or wrong}; None: it failed
+    flops: float = 0.0
+    prompt: float = 0.0  # the share of the prompt in what the policy read
+    samples: Samples | None = None  # of a script whose samples are independent
+
+
+def read_row(row, run):
+    """(id, Row). Raises ValueError and the like for what no script writes."""
+    if type(row["id"]) is not str:
+        raise ValueError("its id is no text")
+    read = Row((row["problem"], row["answer"], row.get("tests")), row.get("level"))
+    if run.script in INDEPENDENT:
+        completions = row.get("completions", [])
+        if "error" not in row and len(completions) != run.n:
+            raise ValueError(f"{len(completions)} completions, not n = {run.n}")
+        read.samples = judged(completions, row["answer"])
+    if "error" in row:
+        return row["id"], read
+    read.correct = dict(row["correct"])
+    if not read.correct or not all(type(right) is bool for right in read.correct.values()):
+        raise ValueError("it was not checked by an answer")
+    tokens = row["usage"]["policy_tokens"]
+    read.flops = float(row["usage"]["flops"])
+    if not (math.isfinite(read.flops) and read.flops > 0 and tokens > 0):
+        raise ValueError("it has no cost")
+    read.prompt = max(0.0, 1 - row["usage"]["generated_tokens"] / tokens)
+    return row["id"], read
+
+
+def judged(completions, gold):
+    """Samples. Only what is finished and states an answer has a vote."""
+    gold = None if gold is None else grading.canonical_form(gold)
     numbers = {}
     answers = []
     right = []
     scores = []
-    for one in row["completions"]:
+    for one in completions:
         form = None
         if one["finished"] and one["answer"]:
             form = grading.canonical_form(one["answer"])
@@ -292,21 +295,21 @@ def judged(row):
         right.append(one.get("passed", form is not None and form == gold))
         scored = one["scores"] and None not in one["scores"]
         scores.append(one["value"] if scored else math.nan)
-    return Samples(np.array(answers), np.array(right, dtype=bool), np.array(scores, dtype=float))
+    return Samples(np.array(answers, int), np.array(right, bool), np.array(scores, float))
 
 
 def check_same_problems(runs):
     """Raise BadInput unless all runs have the same problems with the same answers."""
-    most = max(runs, key=lambda run: len(run.problems))
+    most = max(runs, key=lambda run: len(run.rows))
     for run in runs:
-        lacking = sorted(most.problems.keys() - run.problems.keys())
+        lacking = sorted(most.rows.keys() - run.rows.keys())
         if lacking:
             raise BadInput(
-                f"{run.path} lacks {len(lacking)} of the {len(most.problems)} problems of "
+                f"{run.path} lacks {len(lacking)} of the {len(most.rows)} problems of "
                 f"{most.path}, such as {lacking[0]!r}: let its run finish, or give all --limit"
             )
-        for key, problem in run.problems.items():
-            if problem != most.problems.get(key):
+        for key, row in run.rows.items():
+            if key not in most.rows or row.problem != most.rows[key].problem:
                 raise BadInput(
                     f"{run.path} and {most.path} differ in problem {key!r} or its answer: "
                     "compare runs of the same problems"
@@ -324,7 +327,7 @@ class Search:
         self.runs = {(run.n, run.seed): run for run in runs}
         self.seeds = sorted({run.seed for run in runs})
         self.rules = [r for r in runs[0].rules if all(r in run.rules for run in runs)]
-        self.own = runs[0].own_rule()
+        self.own = runs[0].own_rule
         self.sizes = sorted({run.n for run in runs})  # each n that it is known at
         self.independent = runs[0].script in INDEPENDENT
         if self.independent:
@@ -351,9 +354,10 @@ class Search:
         values = []
         for run in self.sources(n):
             if run.n == n:
-                values.append([run.correct[key][rule] for key in self.ids])
+                values.append([run.rows[key].correct[rule] for key in self.ids])
             else:
-                part = [subset_accuracy(run.samples[key], n, rule, key) for key in self.ids]
+                samples = [run.rows[key].samples for key in self.ids]
+                part = [subset_accuracy(*one, n, rule) for one in zip(self.ids, samples)]
                 values.append(part)
         return np.mean(values, axis=0, dtype=float)
 
@@ -361,8 +365,8 @@ class Search:
         """[P], the mean over seeds. Of fewer samples the prompt is read once all the same."""
         values = []
         for run in self.sources(n):
-            flops = np.array([run.flops[key] for key in self.ids])
-            prompt = np.array([run.prompt[key] for key in self.ids])
+            flops = np.array([run.rows[key].flops for key in self.ids])
+            prompt = np.array([run.rows[key].prompt for key in self.ids])
             values.append(flops * (prompt + (1 - prompt) * n / run.n))
         return np.mean(values, axis=0)
 
@@ -406,7 +410,7 @@ def searches_of(runs):
     searches = []
     for group, settings in zip(groups, unusual):
         script = group[0].script.removesuffix(".py")
-        searches.append(Search(script, settings, group, list(runs[0].problems)))
+        searches.append(Search(script, settings, group, list(runs[0].rows)))
     searches.sort(key=lambda search: (not search.independent, search.script != "majority"))
     seeds = {tuple(search.seeds) for search in searches}
     if len(seeds) > 1:
@@ -433,7 +437,7 @@ def said(value):
 def difficulty_of(run, kind):
     """{id: pass@1} over a run's independent samples; for "prm" their mean final score instead.
 
-    Without a score a problem has -1. Raises BadInput if the run cannot tell.
+    Without any a problem has -1. Raises BadInput if the run cannot tell.
     """
     if run.script not in INDEPENDENT:
         raise BadInput(
@@ -441,27 +445,24 @@ def difficulty_of(run, kind):
             f"calibrate on a file of {' or '.join(INDEPENDENT)}"
         )
     found = {}
-    for key, samples in run.samples.items():
-        if kind == "oracle":
-            found[key] = float(samples.right.mean())
-        else:
-            scores = samples.scores[np.isfinite(samples.scores)]
-            found[key] = float(scores.mean()) if len(scores) else -1.0
+    for key, row in run.rows.items():
+        values = row.samples.right if kind == "oracle" else row.samples.scores
+        values = values[np.isfinite(values)]
+        found[key] = float(values.mean()) if len(values) else -1.0
     if max(found.values()) < 0:
         raise BadInput(f"{run.path} has no PRM scores: calibrate on a file of best_of_n.py")
-    return {key: found[key] for key in run.problems}
+    return found
 
 
-def analyse(searches, levels, unit, price=None):
+def analyse(searches, levels, unit, price=0.0):
     """All figures, in the shape of the JSON file.
 
-    levels: {id: level}. unit: of budgets, "n" or "flops". price: [P], what it cost to calibrate.
+    levels: {id: level}. unit: of budgets, "n" or "flops". price: what it costs to know a level.
     """
     ids = searches[0].ids
     half = np.array(list(halves({key: levels[key] for key in ids}).values()))
     level = np.array([levels[key] for key in ids])
     groups = {one: level == one for one in in_order(levels.values())}
-    price = 0.0 if price is None else float(np.mean(price))
     report = {"levels": {key: levels[key] for key in ids}, "budgets": budgets_of(searches, unit)}
     report["strategies"] = [one.strategy(rule) for one in searches for rule in one.rules]
     report["own_rules"] = [one.strategy(one.own) for one in searches]
@@ -557,32 +558,22 @@ def budgets_of(searches, unit):
     return sorted(budgets)
 
 
-def compare(a, b, levels):
+def compare(a, b):
     """Two runs: by rule the paired difference a - b, and how many problems each alone solved."""
-    rules = [(a.own_rule(), b.own_rule())]
+    rules = [(a.own_rule, b.own_rule)]
     rules += [(rule, rule) for rule in a.rules if rule in b.rules and (rule, rule) not in rules]
     found = {"a": a.path, "b": b.path, "rules": []}
+    for name, run in (("flops_a", a), ("flops_b", b)):
+        found[name] = np.mean([row.flops for row in run.rows.values()])
     for rule_a, rule_b in rules:
-        for one in ["all", *in_order(set(levels.values()) - {"all"})]:
-            keys = [key for key in levels if one in ("all", levels[key])]
-            right_a = np.array([a.correct[key][rule_a] for key in keys], dtype=float)
-            right_b = np.array([b.correct[key][rule_b] for key in keys], dtype=float)
-            difference, error = mean_and_error(right_a - right_b)
-            found["rules"].append(
-                {
-                    "rule_a": rule_a,
-                    "rule_b": rule_b,
-                    "level": one,
-                    "accuracy_a": right_a.mean(),
-                    "accuracy_b": right_b.mean(),
-                    "difference": difference,
-                    "difference_error": error,
-                    "won": int((right_a > right_b).sum()),
-                    "lost": int((right_a < right_b).sum()),
-                    "flops_a": np.mean([a.flops[key] for key in keys]),
-                    "flops_b": np.mean([b.flops[key] for key in keys]),
-                }
-            )
+        right_a = np.array([a.rows[key].correct[rule_a] for key in a.rows], dtype=float)
+        right_b = np.array([b.rows[key].correct[rule_b] for key in a.rows], dtype=float)
+        difference, error = mean_and_error(right_a - right_b)
+        entry = {"rule_a": rule_a, "rule_b": rule_b}
+        entry |= {"accuracy_a": right_a.mean(), "accuracy_b": right_b.mean()}
+        entry |= {"difference": difference, "difference_error": error}
+        entry |= {"won": int((right_a > right_b).sum()), "lost": int((right_a < right_b).sum())}
+        found["rules"].append(entry)
     return found
 
 
@@ -607,6 +598,10 @@ def table(report):
     counts = Counter(report["levels"].values())
     width = 2 + max(map(len, ["FLOPs = 1.23G, all levels", *report["strategies"]]))
     lines = comparison_lines(report["comparison"]) if "comparison" in report else []
+    if report["difficulty"]["file"]:
+        what = "pass@1" if report["difficulty"]["by"] == "oracle" else "the PRM's mean final score"
+        means = ", ".join(f"{mean:.2f}" for mean in report["difficulty"]["mean"].values())
+        lines += [f"levels by {what} in {report['difficulty']['file']}: {means}", ""]
     for budget, title in titles(report):
         names = [name for name in report["strategies"] if budget in report["single"][name]]
         heads = [f"{one} ({counts[one]})" for one in groups]
@@ -622,7 +617,7 @@ def table(report):
                 line += f"{percent(report['accuracy'][one][budget][name]) + mark:<12}"
             lines.append(line)
 
-        heads = f"{'accuracy':<13}{'optimal - it':<14}{'to be as good needs':<22}"
+        heads = f"{'accuracy':<13}{'optimal - it':<14}{'budget to be as good':<22}"
         optimal = percent(report["compute_optimal"][budget])
         lines += ["", f"{f'{title}, all levels':{width}}{heads}"]
         lines += [f"{'compute-optimal':{width}}{optimal}"]
@@ -696,24 +691,20 @@ def signed(row):
 
 
 def comparison_lines(found):
-    lines = [f"A {found['a']}", f"B {found['b']}"]
-    lines.append(
-        f"{'rule':<22}{'level':<8}{'A, %':<8}{'B, %':<8}{'A - B':<14}{'won':>5}{'lost':>5}"
-    )
+    """Of two files, A and B."""
+    lines = []
+    for one in "ab":
+        lines.append(f"{one.upper()} {found[one]}, {amount(found[f'flops_{one}'])}FLOP a problem")
+    lines.append(f"{'rule':<22}{'A, %':<8}{'B, %':<8}{'A - B':<14}A alone, B alone right")
     for row in found["rules"]:
-        rule = row["rule_a"]
-        if rule != row["rule_b"]:
-            rule += f" - {row['rule_b']}"
-        note = ""
+        rules = " - ".join(dict.fromkeys([row["rule_a"], row["rule_b"]]))
+        accuracies = f"{100 * row['accuracy_a']:<8.1f}{100 * row['accuracy_b']:<8.1f}"
+        line = f"{rules:<22}{accuracies}{signed(row):<14}{row['won']}, {row['lost']}"
         if within_noise(row["difference"], row["difference_error"]):
-            cheaper = "A" if row["flops_a"] <= row["flops_b"] else "B"
-            note = f"  within noise; {cheaper} is cheaper"
-        lines.append(
-            f"{rule:<22}{row['level']:<8}{100 * row['accuracy_a']:<8.1f}"
-            f"{100 * row['accuracy_b']:<8.1f}{signed(row):<14}{row['won']:>5}{row['lost']:>5}{note}"
-        )
-    costs = [f"{amount(found['rules'][0][f'flops_{one}'])}FLOP" for one in "ab"]
-    return [*lines, f"cost a problem: A {costs[0]}, B {costs[1]}", ""]
+            cheaper = "A" if found["flops_a"] <= found["flops_b"] else "B"
+            line += f": within noise, {cheaper} is cheaper"
+        lines.append(line)
+    return [*lines, ""]
 
 
 # Colours that also differ for the colour-blind (Okabe and Ito 2008).
@@ -841,7 +832,7 @@ def main(argv=None):
             note(line)
         say(table(report))
         if args.json:
-            text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            text = json.dumps(report, indent=1, allow_nan=False) + "\n"
             write(args.json, lambda file: file.write(text.encode()))
         if args.plot:
             write(args.plot, lambda file: draw(report, file))
@@ -858,9 +849,8 @@ def report_on(args):
     paths = {os.path.realpath(path): path for path in args.files}
     given = [*args.files, args.calibrate] if args.calibrate else args.files
     every = {os.path.realpath(path): path for path in given}
-    runs = {
-        real: Run(path) for real, path in tqdm(every.items(), "reading", leave=False, disable=None)
-    }
+    bar = tqdm(every.items(), "reading", leave=False, disable=None)
+    runs = {real: Run(path) for real, path in bar}
     check_same_problems(list(runs.values()))
     calibration = runs[os.path.realpath(args.calibrate)] if args.calibrate else None
     scored = [runs[real] for real in paths if runs[real] is not calibration]
@@ -869,25 +859,22 @@ def report_on(args):
     searches, notes = searches_of(scored)
     for run in runs.values():
         if run.failed:
-            notes.append(f"{run.path}: {len(run.failed)} problems failed, and count as wrong")
+            notes.append(f"{run.path}: {run.failed} problems failed, and count as wrong")
 
-    # 2. Levels.
+    # 2. Levels, and what it costs to know them.
     kind = args.difficulty or "oracle"
-    able = [run for run in scored if run.script in INDEPENDENT]
-    if kind == "prm":
-        able = [run for run in able if run.settings.get("prm")]
+    calibration = calibration or default_calibration(scored, kind)
+    told = {"by": kind, "file": None}
+    price = 0.0
     if kind == "file":
         levels = own_levels(scored)
-    elif calibration or able:
-        calibration = calibration or max(able, key=lambda run: run.n)
-        if calibration.seed in {run.seed for run in scored}:
-            notes.append(
-                f"levels are from {calibration.path}, whose seed {calibration.seed} is scored too: "
-                "the same luck is in both, so --calibrate on a seed of its own"
-            )
-        if any(run.settings.get("policy") != calibration.settings.get("policy") for run in scored):
-            notes.append(f"the levels are those of policy {calibration.settings.get('policy')}")
-        levels = levels_by(difficulty_of(calibration, kind), args.levels)
+    elif calibration:
+        difficulty = difficulty_of(calibration, kind)
+        levels = levels_by(difficulty, args.levels)
+        told = {"by": kind, "file": calibration.path, "mean": means_of(difficulty, levels)}
+        notes += doubts(calibration, scored)
+        flops = np.mean([row.flops for row in calibration.rows.values()])
+        price = float(calibration.n if args.budget == "n" else flops)
     elif args.difficulty is None and len(scored) == 2:
         levels = dict.fromkeys(searches[0].ids, "all")
     else:
@@ -899,30 +886,55 @@ def report_on(args):
         )
 
     # 3. Analyse.
-    price = None
-    if calibration:
-        price = calibration.n if args.budget == "n" else list(calibration.flops.values())
     report = analyse(searches, levels, args.budget, price)
     if len(scored) == 2:
-        report["comparison"] = compare(*scored, levels)
-    report["difficulty"] = {"by": kind, "file": calibration.path if calibration else None}
-    report["files"] = [
-        {"file": run.path, "n": run.n, "seed": run.seed, "commit": run.header.get("commit")}
-        for run in scored
-    ]
-    report["notes"] = notes
-    return report
+        report["comparison"] = compare(*scored)
+    files = []
+    for run in scored:
+        commit = run.header.get("commit")
+        files.append({"file": run.path, "n": run.n, "seed": run.seed, "commit": commit})
+    return report | {"difficulty": told, "files": files, "notes": notes}
+
+
+def default_calibration(runs, kind):
+    """The run with the most independent samples, for "prm" scored ones; None without any."""
+    able = [run for run in runs if run.script in INDEPENDENT and kind != "file"]
+    if kind == "prm":
+        able = [run for run in able if run.settings.get("prm")]
+    return max(able, key=lambda run: run.n, default=None)
+
+
+def means_of(difficulty, levels):
+    means = {}
+    for one in in_order(levels.values()):
+        values = [value for key, value in difficulty.items() if levels[key] == one]
+        means[one] = sum(values) / len(values)
+    return means
+
+
+def doubts(calibration, scored):
+    """What is to be said of levels that come from this run."""
+    notes = []
+    if calibration.seed in {run.seed for run in scored}:
+        notes.append(
+            f"levels are from {calibration.path}, whose seed {calibration.seed} is scored too: "
+            "the same luck is in both, so --calibrate on a seed of its own"
+        )
+    policy = calibration.settings.get("policy")
+    if any(run.settings.get("policy") != policy for run in scored):
+        notes.append(f"the levels are those of policy {policy}")
+    return notes
 
 
 def own_levels(runs):
     """{id: the level that its row has}."""
+    levels = {key: row.level for key, row in runs[0].rows.items()}
     for run in runs:
-        if run.level != runs[0].level:
-            raise BadInput(f"{run.path} and {runs[0].path} have other levels: take --calibrate")
-    levels = runs[0].level
-    for key, level in levels.items():
-        if level is None:
-            raise BadInput(f"{runs[0].path} has no level for {key!r}: leave out --difficulty file")
+        for key, row in run.rows.items():
+            if row.level is None:
+                raise BadInput(f"{run.path} has no level for {key!r}: leave out --difficulty file")
+            if row.level != levels[key]:
+                raise BadInput(f"{run.path} and {runs[0].path} differ in the level of {key!r}")
     return {key: str(level) for key, level in levels.items()}
 
 

@@ -218,19 +218,19 @@ SAMPLES = Samples(
 def test_subsets_are_what_all_choices_are_in_the_mean(rule, n, monkeypatch):
     monkeypatch.setattr(compute_optimal, "SUBSETS", 20_000)
     exact = by_grading(SAMPLES, n, rule)
-    got = subset_accuracy(SAMPLES, n, rule, "p")
+    got = subset_accuracy("p", SAMPLES, n, rule)
     assert got == pytest.approx(exact, abs=1e-12 if n == 1 or rule == "best" else 0.015)
 
 
 def test_any_program_that_passes_will_do():
     passed = Samples(np.full(5, -1), np.array([True, False, False, True, False]), np.zeros(5))
-    assert subset_accuracy(passed, 2, "tests") == pytest.approx(1 - 3 / 10)
+    assert subset_accuracy("p", passed, 2, "tests") == pytest.approx(1 - 3 / 10)
 
 
 def test_nobody_votes_nobody_is_right():
     silent = Samples(np.full(4, -1), np.zeros(4, dtype=bool), np.full(4, np.nan))
     for rule in ("majority", "weighted", "best"):
-        assert subset_accuracy(silent, 2, rule) == 0
+        assert subset_accuracy("p", silent, 2, rule) == 0
 
 
 # --- whole reports --------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_two_files_are_compared_problem_by_problem(files, capsys):
     assert rule["difference"] == pytest.approx(0.1)
     assert rule["difference_error"] == pytest.approx(math.sqrt(2.9 / 9 / 10))
     printed = capsys.readouterr().out
-    assert "+10.0 ± 18.0" in printed and "within noise; A is cheaper" in printed
+    assert "+10.0 ± 18.0" in printed and "within noise, A is cheaper" in printed
     assert "is a choice at each level" not in printed  # there is one level
     swapped = report_of("b.jsonl", "a.jsonl")["comparison"]["rules"][0]
     assert (swapped["won"], swapped["lost"]) == (1, 2) and swapped["difference"] < 0
@@ -479,18 +479,22 @@ FAULTS = {
     "half right": (
         lambda f: edit(f / "dvts.jsonl", 3, correct={"weighted": 0.5}),
         [],
-        "neither true nor false",
+        "it was not checked by an answer",
     ),
     "a sample lost": (
         lambda f: edit(f / "vote.jsonl", 3, completions=[sample(True)]),
         [],
         "1 completions, not n = 4",
     ),
-    "no answer": (lambda f: edit(f / "dvts.jsonl", 3, correct={}), [], "no answer to check"),
+    "no answer": (
+        lambda f: edit(f / "dvts.jsonl", 3, correct={}),
+        [],
+        "it was not checked by an answer",
+    ),
     "other rules": (
         lambda f: edit(f / "dvts.jsonl", 3, correct={"best": True}),
         [],
-        "has other rules for 'easy-2'",
+        "has other rules for 'What is easy-2?'",
     ),
     "other gold": (
         lambda f: edit(f / "dvts.jsonl", 3, answer="17"),
@@ -579,7 +583,7 @@ def test_other_levels_in_files_are_refused(files, capsys):
     result_file(files / "b.jsonl", [one | {"level": 2} for one in rows], seed=1)
     with pytest.raises(SystemExit):
         compute_optimal.main(["a.jsonl", "b.jsonl", "--difficulty", "file"])
-    assert "have other levels" in capsys.readouterr().err
+    assert "differ in the level of 'easy-0'" in capsys.readouterr().err
 
 
 # --- outputs --------------------------------------------------------------------------------------
@@ -639,15 +643,14 @@ def test_a_file_that_a_script_wrote_is_read_as_it_was_judged(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert in_process("best_of_n.py", "--n", "4", "--limit", "6", "--output", "b.jsonl") == 0
     run = compute_optimal.Run("b.jsonl")
-    assert run.rules == ["majority", "best", "weighted"] and run.own_rule() == "weighted"
-    for key, samples in run.samples.items():
-        for rule in run.rules:
-            twice = Samples(*(np.tile(part, 2) for part in (samples.answers, samples.right)), None)
-            twice.scores = np.tile(samples.scores, 2)
-            if rule == "best":  # among twice the samples the best of all is always there
-                assert subset_accuracy(twice, 5, rule, key) == run.correct[key][rule]
-        voters = [str(one) for one in samples.answers if one >= 0]
-        chosen = grading.weighted(voters, list(samples.scores[samples.answers >= 0]))
-        right = {str(a) for a, good in zip(samples.answers, samples.right) if good}
-        assert (chosen in right) == run.correct[key]["weighted"]
-        assert 0 < run.prompt[key] < 0.5
+    assert run.rules == ["majority", "best", "weighted"] and run.own_rule == "weighted"
+    for key, row in run.rows.items():
+        samples = row.samples
+        voters = samples.answers >= 0
+        answers = [str(one) for one in samples.answers[voters]]
+        scores = list(samples.scores[voters])
+        right = {str(one) for one in samples.answers[samples.right]}
+        assert (grading.majority(answers) in right) == row.correct["majority"]
+        assert (grading.weighted(answers, scores) in right) == row.correct["weighted"]
+        assert (answers[np.argmax(scores)] in right) == row.correct["best"]
+        assert 0 < row.prompt < 0.5
