@@ -228,9 +228,8 @@ class Run:
                     f"{path}, line {number} is no row of a result file ({reason}): "
                     "solve it again, or leave the file out"
                 ) from None
-            if (
-                key not in self.rows or self.rows[key].correct is None
-            ):  # a solved one beats a failed
+            known = self.rows.get(key)
+            if known is None or known.correct is None:  # a solved row beats a failed one
                 self.rows[key] = row
 
         solved = [row for row in self.rows.values() if row.correct is not None]

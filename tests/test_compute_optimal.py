@@ -22,6 +22,7 @@ from compute_optimal import (
     mean_and_error,
     subset_accuracy,
     two_fold,
+    within_noise,
 )
 
 # --- synthetic result files -----------------------------------------------------------------------
@@ -117,8 +118,8 @@ def test_each_level_is_halved():
     for level in "012":
         sides = [half[key] for key in levels if levels[key] == level]
         assert sides.count(0) - sides.count(1) == 1
-    fewer = dict(list(levels.items())[::-1])
-    assert halves(fewer) == half
+    levels = {f"p{i}": str(i % 3) for i in range(36)}
+    assert halves(dict(list(levels.items())[::-1])) == halves(levels)  # by id, not by place
 
 
 def test_of_equally_accurate_strategies_the_cheapest_is_the_best():
@@ -172,6 +173,17 @@ def test_contenders_are_those_within_noise_the_cheapest_first():
     assert contenders(np.array([good, near, bad]), flops, everyone) == [1, 0]
     # All problems lost by the same share: no spread, and yet a difference.
     assert contenders(np.array([good, good - 0.1, bad]), flops, everyone) == [0]
+
+    some = np.array([True] * 8 + [False] * 2)  # without the two in which they differ
+    assert contenders(np.array([bad, near - 1, good - 1]), flops, some) == [2, 1, 0]
+    assert contenders(np.array([good, near + 5 * (flops[0] > 0), bad]), flops, some) == [1]
+    mixed = np.array([1.0] * 4 + [0.0] * 4 + [9.0, 9.0])
+    assert contenders(np.array([mixed, 1 - mixed, bad]), flops, some) == [1, 0]
+
+
+def test_noise_is_two_standard_errors():
+    assert within_noise(0.19, 0.1) and within_noise(-0.19, 0.1) and within_noise(0, 0)
+    assert not within_noise(0.21, 0.1) and not within_noise(-0.01, 0)
 
 
 def test_budget_for_an_accuracy():
@@ -231,6 +243,10 @@ def test_nobody_votes_nobody_is_right():
     silent = Samples(np.full(4, -1), np.zeros(4, dtype=bool), np.full(4, np.nan))
     for rule in ("majority", "weighted", "best"):
         assert subset_accuracy("p", silent, 2, rule) == 0
+    # One of five votes: it is in two of five subsets of two, and the others have no answer.
+    nearly = Samples(np.array([0, -1, -1, -1, -1]), np.arange(5) < 1, np.full(5, 0.5))
+    for rule in ("majority", "weighted", "best"):
+        assert subset_accuracy("p", nearly, 2, rule) == pytest.approx(0.4, abs=0.1)
 
 
 # --- whole reports --------------------------------------------------------------------------------
@@ -315,6 +331,59 @@ def test_samples_stand_for_fewer_and_a_run_at_that_n_comes_first(files):
     assert cells["majority"]["flops"] == (100 + 600) / 2
 
 
+def test_what_is_cut_has_no_vote_and_is_not_right(files):
+    cut_off = sample(True) | {"finished": False}
+    rows = [row(key, {"majority": True}, samples=[cut_off, sample(True)]) for key in EASY]
+    rows += [row(key, {"majority": False}, samples=[cut_off] * 2) for key in HARD]
+    result_file(files / "vote.jsonl", rows, "majority.py", n=2)
+    run = compute_optimal.Run("vote.jsonl")
+    assert run.rows["easy-0"].samples.right.tolist() == [False, True]
+    assert run.rows["easy-0"].samples.answers.tolist() == [-1, 0]
+
+
+def test_programs_are_right_if_they_pass(files):
+    """A file of programs: no answers, "tests" is the rule, any of a subset will do."""
+    rows = []
+    for key in EASY + HARD:
+        samples = [sample(False) | {"answer": None, "passed": i < 2} for i in range(4)]
+        rows.append(row(key, {"tests": True}, samples=samples, answer=None, tests="assert f()"))
+    result_file(files / "code.jsonl", rows, "majority.py", n=4)
+    rows = [one | {"completions": one["completions"][2:]} for one in rows]
+    rows = [one | {"correct": {"tests": False}} for one in rows]
+    result_file(files / "two.jsonl", rows, "majority.py", n=2, temperature=0.1)
+    report = report_of("code.jsonl", "two.jsonl")
+    cells = report["accuracy"]["1"]["2"]
+    assert cells["majority, tests"]["accuracy"] == pytest.approx(1 - 1 / 6)
+    assert cells["majority, tests, temperature=0.1"]["accuracy"] == 0
+
+
+def test_trees_are_not_subsampled(files):
+    tree(files / "wide.jsonl", dict.fromkeys(EASY + HARD, True), n=16, seed=1)
+    report = report_of("dvts.jsonl", "wide.jsonl", "--calibrate", "cal.jsonl")
+    rows = report["single"]["dvts, weighted"]
+    assert (rows["4"]["accuracy"], rows["16"]["accuracy"]) == (0.5, 1.0)
+
+
+def test_every_rule_is_a_strategy_and_votes_come_first(files):
+    rules = {"majority": False, "best": True, "weighted": True}
+    rows = [row(key, rules, samples=[sample(True, 0.5)] * 2) for key in EASY + HARD]
+    result_file(files / "bon.jsonl", rows, "best_of_n.py", n=2)
+    report = report_of("dvts.jsonl", "bon.jsonl", "vote.jsonl", "--calibrate", "cal.jsonl")
+    names = ["majority", *(f"best_of_n, {rule}" for rule in rules), "dvts, weighted"]
+    assert report["strategies"] == names
+    assert report["own_rules"] == ["majority", "best_of_n, weighted", "dvts, weighted"]
+    assert report["search_of"]["best_of_n, best"] == "best_of_n"
+    cells = report["accuracy"]["1"]["2"]
+    assert cells["best_of_n, majority"]["accuracy"] == 0 and cells["best_of_n, best"]["n"] == 2
+
+
+def test_by_default_the_largest_sample_calibrates(files):
+    votes(files / "large.jsonl", dict.fromkeys(EASY, 0) | dict.fromkeys(HARD, 9), n=9)
+    report = report_of("vote.jsonl", "large.jsonl", "dvts.jsonl")
+    assert report["difficulty"] == {"by": "oracle", "file": "large.jsonl", "mean": {"1": 1, "2": 0}}
+    assert report["levels"]["hard-0"] == "1" and report["calibration"] == 9
+
+
 def test_budgets_in_flops_buy_what_they_can(files):
     votes(files / "vote.jsonl", dict.fromkeys(EASY + HARD, 8), n=8, flops=1100.0)
     tree(files / "dvts.jsonl", dict.fromkeys(EASY + HARD, True), n=2, flops=444.1)
@@ -336,11 +405,13 @@ def test_budgets_in_flops_buy_what_they_can(files):
     assert factor["factor"] == pytest.approx(444.1 / 350) and factor["bound"] == "="
 
 
-def test_a_strategy_too_dear_for_a_budget_is_not_there(files):
+def test_a_strategy_too_dear_for_a_budget_is_not_there(files, capsys):
     tree(files / "dvts.jsonl", dict.fromkeys(EASY + HARD, True), n=16)
     report = report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
     assert list(report["accuracy"]["1"]["4"]) == ["majority"]
     assert report["single"]["majority"]["16"]["n"] == 4  # the largest of its runs
+    line = "majority                   50.0 ± 11.5  +50.0 ± 11.5  more than was run       (n = 4)"
+    assert line in capsys.readouterr().out
     assert list(report["single"]["dvts, weighted"]) == ["16"]
 
 
@@ -352,7 +423,9 @@ def test_within_noise_the_cheapest_is_named(files, capsys):
     assert report["choice"]["1"]["4"] == "beam, weighted"
     assert report["within_noise"]["1"]["4"] == ["rebase, weighted", "beam, weighted"]
     printed = capsys.readouterr().out
-    assert "rebase, weighted           90.0 ± 10.0" in printed
+    assert "level 1   n = 4          rebase, weighted           90.0 ± 10.0" in printed
+    assert "best: beam, weighted 100.0 ± 0.0" in printed
+    assert "beam, weighted, the best single one: within noise" in printed
     assert "the cheapest that it does not beat: rebase, weighted, 300FLOP" in printed
 
 
@@ -403,16 +476,30 @@ def test_other_models_and_settings_are_strategies_of_their_own(files, capsys):
 
 def test_a_long_setting_is_named_in_short(files):
     right = dict.fromkeys(EASY + HARD, True)
-    tree(files / "a.jsonl", right, system="Think step by step, and then some more. " * 9)
-    tree(files / "b.jsonl", right, system="Short.")
-    report = report_of("a.jsonl", "b.jsonl", "--calibrate", "cal.jsonl")
-    assert len(set(report["strategies"])) == 2 and max(map(len, report["strategies"])) < 40
+    for i in range(3):
+        tree(files / f"{i}.jsonl", right, system=f"{i} Think, and then think some more. " * 9)
+    report = report_of("0.jsonl", "1.jsonl", "2.jsonl", "--calibrate", "cal.jsonl")
+    assert len(set(report["strategies"])) == 3 and max(map(len, report["strategies"])) < 40
 
 
 def test_other_seeds_are_said(files, capsys):
     tree(files / "dvts.jsonl", dict.fromkeys(EASY + HARD, True), seed=5)
     report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
     assert "seeds differ: majority 0; dvts 5" in capsys.readouterr().err
+    lines = (files / "dvts.jsonl").read_text().replace('"commit": "abc"', '"commit": "def"')
+    (files / "dvts.jsonl").write_text(lines)
+    report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
+    assert "2 different values of commit" in capsys.readouterr().err
+
+
+def test_a_solved_row_beats_a_failed_one(files):
+    lines = (files / "dvts.jsonl").read_text().splitlines()
+    failed = {"id": "hard-0", "problem": "What is hard-0?", "answer": GOLD, "error": "once"}
+    for place in (1, len(lines)):  # before it, and behind
+        again = [*lines[:place], json.dumps(failed), *lines[place:]]
+        (files / "dvts.jsonl").write_text("\n".join(again) + "\n")
+        run = compute_optimal.Run("dvts.jsonl")
+        assert run.failed == 0 and run.rows["hard-0"].correct == {"weighted": True}
 
 
 def test_failed_problems_are_wrong_and_said(files, capsys):
