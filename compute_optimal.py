@@ -195,7 +195,8 @@ class BadInput(Exception):
 # What Python raises for JSON that is not as expected.
 ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # What may differ between runs of one strategy; and the models, which are named wherever they do.
-POOLED = ("n", "seed", "problems", "problem", "commit", "versions", "device", "run_code")
+POOLED = ("n", "seed", "problems", "problem", "commit", "versions", "device", "limit", "output")
+POOLED += ("overwrite", "batch_problems", "allow_pickle", "trace", "keep_tree", "run_code")
 MODELS = ("policy", "policy_4bit", "prm", "prm_4bit")
 
 
@@ -410,7 +411,7 @@ def searches_of(runs):
     for group, settings in zip(groups, unusual):
         script = group[0].script.removesuffix(".py")
         searches.append(Search(script, settings, group, list(runs[0].rows)))
-    searches.sort(key=lambda search: (not search.independent, search.script != "majority"))
+    searches.sort(key=lambda one: (not one.independent, one.script != "majority", one.settings))
     seeds = {tuple(search.seeds) for search in searches}
     if len(seeds) > 1:
         told = [f"{one.name} {', '.join(map(str, one.seeds))}" for one in searches]

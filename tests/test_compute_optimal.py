@@ -305,7 +305,7 @@ def test_levels_of_the_file_and_by_the_prm(files):
 
 
 def test_seeds_are_pooled_by_problem(files):
-    tree(files / "again.jsonl", dict.fromkeys(EASY + HARD, True), seed=1)
+    tree(files / "again.jsonl", dict.fromkeys(EASY + HARD, True), seed=1, batch_problems=3)
     report = report_of("dvts.jsonl", "again.jsonl", "--calibrate", "cal.jsonl")
     cells = report["accuracy"]
     assert report["strategies"] == ["dvts, weighted"]
