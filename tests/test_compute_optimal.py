@@ -702,6 +702,14 @@ def test_a_write_that_fails_leaves_the_old_file(files, capsys):
     assert (files / "o.json").read_text() == "old" and not list(files.glob("*.part"))
 
 
+def test_without_matplotlib_there_is_no_picture_and_no_work(files, capsys, monkeypatch):
+    monkeypatch.setattr(compute_optimal, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        compute_optimal.main(["vote.jsonl", "dvts.jsonl", "--plot", "o.png"])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and "pip install matplotlib==3.11.2" in err and out == ""
+
+
 def test_lines_fit_a_terminal(files, capsys):
     report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
