@@ -219,6 +219,8 @@ class Run:
         except ODD:
             raise BadInput(f"{path} is no result file of a search: leave it out") from None
         self.settings = {key: value for key, value in self.header.items() if key not in POOLED}
+        # Samples that are drawn until the answer is clear depend on each other.
+        self.independent = self.script in INDEPENDENT and not self.header.get("stop_at")
         self.rows = {}
         for number, line in enumerate(lines, 2):
             try:
@@ -262,7 +264,7 @@ def read_row(row, run):
     if type(row["id"]) is not str:
         raise ValueError("its id is no text")
     read = Row((row["problem"], row["answer"], row.get("tests")), row.get("level"))
-    if run.script in INDEPENDENT:
+    if run.independent:
         completions = row.get("completions", [])
         if "error" not in row and len(completions) != run.n:
             raise ValueError(f"{len(completions)} completions, not n = {run.n}")
@@ -329,7 +331,9 @@ class Search:
         self.rules = [r for r in runs[0].rules if all(r in run.rules for run in runs)]
         self.own = runs[0].own_rule
         self.sizes = sorted({run.n for run in runs})  # each n that it is known at
-        self.independent = runs[0].script in INDEPENDENT
+        # Rules that can be told from the answers and the PRM's scores alone.
+        known = {"majority", "tests", *(("best", "weighted") if runs[0].header.get("prm") else ())}
+        self.independent = runs[0].independent and known.issuperset(self.rules)
         if self.independent:
             self.sizes = list(range(1, self.sizes[-1] + 1))
 
@@ -439,9 +443,9 @@ def difficulty_of(run, kind):
 
     Without any a problem has -1. Raises BadInput if the run cannot tell.
     """
-    if run.script not in INDEPENDENT:
+    if not run.independent:
         raise BadInput(
-            f"{run.path} is of {run.script}, whose solutions are no independent samples: "
+            f"the solutions in {run.path} ({run.script}) are no independent samples: "
             f"calibrate on a file of {' or '.join(INDEPENDENT)}"
         )
     found = {}
@@ -898,7 +902,7 @@ def report_on(args):
 
 def default_calibration(runs, kind):
     """The run with the most independent samples, for "prm" scored ones; None without any."""
-    able = [run for run in runs if run.script in INDEPENDENT and kind != "file"]
+    able = [run for run in runs if run.independent and kind != "file"]
     if kind == "prm":
         able = [run for run in able if run.settings.get("prm")]
     return max(able, key=lambda run: run.n, default=None)

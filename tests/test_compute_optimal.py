@@ -364,6 +364,29 @@ def test_trees_are_not_subsampled(files):
     assert (rows["4"]["accuracy"], rows["16"]["accuracy"]) == (0.5, 1.0)
 
 
+def test_samples_that_depend_on_each_other_are_not_subsampled(files, capsys):
+    """Drawing stops when the answer is clear: fewer than n, and no estimate of pass@1."""
+    rows = [row(key, {"majority": True}, samples=[sample(True)] * 3) for key in EASY + HARD]
+    result_file(files / "stop.jsonl", rows, "majority.py", n=64, stop_at=0.95)
+    report = report_of("stop.jsonl", "vote.jsonl", "--calibrate", "cal.jsonl")
+    assert list(report["single"]["majority, stop_at=0.95"]) == ["64"]
+    with pytest.raises(SystemExit):
+        compute_optimal.main(["vote.jsonl", "dvts.jsonl", "--calibrate", "stop.jsonl"])
+    assert "no independent samples" in capsys.readouterr().err
+
+
+def test_rules_that_are_not_known_are_not_subsampled(files):
+    """A vote weighed by what only its own script can know: its verdict at n, and no other."""
+    rows = []
+    for key in EASY + HARD:
+        correct = {"majority": True, "weighted": True}
+        rows.append(row(key, correct, samples=[sample(True)] * 16))
+    result_file(files / "sure.jsonl", rows, "majority.py", n=16, weights="certainty")
+    report = report_of("sure.jsonl", "vote.jsonl", "--calibrate", "cal.jsonl")
+    assert list(report["single"]["majority, weighted, weights=certainty"]) == ["16"]
+    assert list(report["single"]["majority"]) == ["4", "16"]
+
+
 def test_every_rule_is_a_strategy_and_votes_come_first(files):
     rules = {"majority": False, "best": True, "weighted": True}
     rows = [row(key, rules, samples=[sample(True, 0.5)] * 2) for key in EASY + HARD]
