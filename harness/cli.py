@@ -70,6 +70,9 @@ def add_run_flags(parser):
     add = parser.add_argument
     system = parser.parameters["system"].default
     add("--system", metavar="TEXT", default=system, help="system prompt (default: Meta's for MATH)")
+    yes_no = argparse.BooleanOptionalAction
+    help = "let the policy think before it answers, if its template can (default: no)"
+    add("--thinking", action=yes_no, default=False, help=help)
     add("--policy", metavar="MODEL", help="hub id or folder of the model that writes")
     add("--policy-4bit", action="store_true", help="load the policy in 4-bit NF4")
     if "prm" in parser.parameters:
@@ -77,7 +80,6 @@ def add_run_flags(parser):
         names = ", ".join(FAMILIES)
         add("--prm-family", choices=FAMILIES, metavar="NAME", help=f"{names} (default: detected)")
         add("--allow-pickle", action="store_true", help="read a PRM's pickled weights (.bin)")
-        yes_no = argparse.BooleanOptionalAction
         add("--prm-4bit", action=yes_no, help="PRM in NF4 (default: on a GPU)")
         add(
             "--reduction",
@@ -85,6 +87,10 @@ def add_run_flags(parser):
             default="last",
             help="how step scores become one (default: last)",
         )
+    help = "where the models run (default: cuda, else cpu; mps is not tried here)"
+    add("--device", choices=["cuda", "mps", "cpu"], help=help)
+    help = "of what is not in 4-bit (default: bfloat16, on a CPU float32)"
+    add("--dtype", choices=["bfloat16", "float16", "float32"], help=help)
     question = parser.add_mutually_exclusive_group()
     question.add_argument("--problems", metavar="FILE", help="JSONL of problems, or hub id")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
@@ -125,7 +131,12 @@ def run(args, search, load_policy):
 
     # 2. The models.
     with models.loading("--policy", args.policy) as folder:
-        policy, tokenizer = load_policy(folder, four_bit=args.policy_4bit, device=models.device())
+        policy, tokenizer = load_policy(
+            folder,
+            four_bit=args.policy_4bit,
+            device=models.device(args),
+            dtype=getattr(torch, args.dtype),
+        )
     prm = None
     if has_prm:
         with models.loading("--prm", args.prm, args.allow_pickle) as folder:
@@ -134,9 +145,12 @@ def run(args, search, load_policy):
                 family=args.prm_family,
                 four_bit=args.prm_4bit,
                 device=policy.device,
+                dtype=getattr(torch, args.dtype),
                 allow_pickle=args.allow_pickle,
             )
     models.check_writer(args, policy, tokenizer)
+    if prm:
+        models.check_prm(args, prm, asked[: args.limit])
     models.limit_threads(policy, prm)
 
     # 3. The run.
@@ -155,7 +169,7 @@ def run(args, search, load_policy):
     rows = results.read(args.output)[1] if os.path.exists(args.output) else {}
     done = [rows[problem["id"]] for problem in asked[: args.limit] if problem["id"] in rows]
     if args.problem is None:
-        say(table.table(args, done, len(asked), torch.cuda.is_available()))
+        say(table.table(args, done, len(asked), args.device == "cuda"))
     elif done:
         say(table.vote(done[0], args.reduction))
     if args.trace is not None:

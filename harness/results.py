@@ -28,6 +28,7 @@ FREE = (
     "trace",
     "keep_tree",
     "run_code",
+    "device",
 )
 
 
@@ -51,7 +52,7 @@ def header(args):
     return identity(args) | {
         "commit": commit(),
         "versions": {name: metadata.version(name) for name in packages},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else args.device,
     }
 
 

@@ -282,7 +282,7 @@ def reduced(scores, reduction):
     return REDUCE[reduction](scores)
 
 
-def rows_side_by_side():
+def rows_side_by_side(args):
     """How many rows to solve problems with: 64, and on a GPU 64 for every 4 GB that the loaded
     models leave free, at most 256.
 
@@ -290,9 +290,9 @@ def rows_side_by_side():
     1B policy's and an 8B PRM's keys and values takes 3 GB (results/caches.md). Where that is not
     enough, the searches halve their batches.
     """
-    if not torch.cuda.is_available():
+    if args.device != "cuda":
         return 64
-    free, _ = torch.cuda.mem_get_info(models.device())
+    free, _ = torch.cuda.mem_get_info(models.device(args))
     return 64 * min(4, max(1, int(free / 4e9)))
 
 
@@ -300,7 +300,7 @@ def batches_to_do(args, problems, solved):
     """Batches are cut from the file, not from what is left of it. So neither a resume nor the
     number of processes changes them."""
     wanted = problems[: args.limit]
-    size = args.batch_problems or max(1, rows_side_by_side() // args.n)
+    size = args.batch_problems or max(1, rows_side_by_side(args) // args.n)
     batches = []
     for first in range(0, len(wanted), size):
         batch = [one for one in wanted[first : first + size] if one["id"] not in solved]
