@@ -38,6 +38,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -714,7 +715,7 @@ def main(argv=None):
             note(line)
         reports = []
         for run, name in zip(runs, name_runs(runs)):
-            bar = lambda items, name=name: tqdm(items, name, leave=False, disable=None)  # noqa: E731
+            bar = partial(tqdm, desc=name, leave=False, disable=None)
             reports.append({"name": name} | report_on(run, units_to_show(run, args.k), bar))
         say(table(reports))
         if args.json:
