@@ -71,7 +71,7 @@ def add_run_flags(parser):
     system = parser.parameters["system"].default
     add("--system", metavar="TEXT", default=system, help="system prompt (default: Meta's for MATH)")
     yes_no = argparse.BooleanOptionalAction
-    help = "let the policy think before it answers, if its template can (default: no)"
+    help = "have a policy that can think first do so (default: no)"
     add("--thinking", action=yes_no, default=False, help=help)
     add("--policy", metavar="MODEL", help="hub id or folder of the model that writes")
     add("--policy-4bit", action="store_true", help="load the policy in 4-bit NF4")
@@ -87,14 +87,14 @@ def add_run_flags(parser):
             default="last",
             help="how step scores become one (default: last)",
         )
-    help = "where the models run (default: cuda, else cpu; mps is not tried here)"
-    add("--device", choices=["cuda", "mps", "cpu"], help=help)
-    help = "of what is not in 4-bit (default: bfloat16, on a CPU float32)"
-    add("--dtype", choices=["bfloat16", "float16", "float32"], help=help)
+    help = "cuda, cpu, or mps, not tried here (default: found)"
+    add("--device", choices=["cuda", "cpu", "mps"], metavar="NAME", help=help)
+    help = "bfloat16, float16, float32 (default: by device)"
+    add("--dtype", choices=["bfloat16", "float16", "float32"], metavar="NAME", help=help)
     question = parser.add_mutually_exclusive_group()
     question.add_argument("--problems", metavar="FILE", help="JSONL of problems, or hub id")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
-    help = "run programs that the policy writes against the problems' unit tests: this is no jail"
+    help = "run what the policy writes against unit tests: no jail"
     add("--run-code", action="store_true", help=help)
     add("--limit", type=positive_int, metavar="N", help="take the first N problems only")
     help = "solved side by side (default: 64 / n, on big GPUs more)"

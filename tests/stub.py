@@ -54,6 +54,7 @@ def roll(
     top_p=1.0,
     reduce=last,
     system="",
+    thinking=False,
     on_step=None,
 ):
     return [answer(i, *given, n, on_step) for i, given in enumerate(zip(problems, generators))]
@@ -98,7 +99,7 @@ class Dice:
         return 7, 1000
 
 
-def load_policy(folder, *, four_bit, device):
+def load_policy(folder, *, four_bit, device, dtype):
     return SimpleNamespace(device=torch.device("cpu"), num_parameters=lambda: 1), None
 
 
@@ -107,7 +108,7 @@ def main(argv=None):
 
     model = SimpleNamespace(num_parameters=lambda: 1)
     cli.load_prm = lambda folder, **_: SimpleNamespace(model=model)
-    models.check_writer = lambda *_: None
+    models.check_writer = models.check_prm = lambda *_: None
     solve.Meter = Dice
     parser = cli.Parser(roll, "Rolls dice.")
     parser.add("--n", cli.positive_int, "completions")

@@ -638,9 +638,9 @@ def test_problems_side_by_side_have_the_rows_they_have_alone(folder, unbroken, s
 @pytest.mark.parametrize("gigabytes, rows", [(None, 64), (0.5, 64), (9, 128), (18, 256), (70, 256)])
 def test_rows_side_by_side_follow_what_a_gpu_has_free(monkeypatch, gigabytes, rows):
     """64 on a CPU. The figures of a GPU stand in for one: nothing else here has seen any."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gigabytes is not None)
+    args = SimpleNamespace(device="cuda" if gigabytes else "cpu")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gigabytes * 1e9, 80e9))
-    assert solve.rows_side_by_side() == rows
+    assert solve.rows_side_by_side(args) == rows
 
 
 def test_one_that_fails_in_a_batch_takes_no_other_with_it(folder):
@@ -956,7 +956,7 @@ def test_gsm8k_and_defaults(tmp_path):
         '{"question": " How many ####? ", "answer": "6*7=<<6*7=42>>42\\n#### 42"}\n\n'
         '{"problem": "b", "answer": 0.5, "unique_id": "u/1", "level": "Level 5"}\n'
     )
-    args = SimpleNamespace(problem=None, problems=str(tmp_path / "g.jsonl"))
+    args = SimpleNamespace(problem=None, problems=str(tmp_path / "g.jsonl"), run_code=False)
     assert problems.load(args) == [
         {"id": "1", "problem": "How many ####?", "answer": "42", "level": None},
         {"id": "u/1", "problem": "b", "answer": "0.5", "level": "Level 5"},
@@ -966,7 +966,7 @@ def test_gsm8k_and_defaults(tmp_path):
 def test_help_fits(folder):
     out, _ = stub(folder, "--help", env={"COLUMNS": "80"})
     assert "(default: 0.8)" in out and "(default: last)" in out and "None" not in out
-    assert out.startswith("usage: stub.py [flags]\n") and len(out.splitlines()) <= 36
+    assert out.startswith("usage: stub.py [flags]\n") and len(out.splitlines()) <= 40
 
 
 # ------------------------------------------------------------------------------------------ one question
@@ -1226,7 +1226,7 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
 
     def chosen(has_prm=True, **given):
         args = SimpleNamespace(
-            **{"policy": None, "prm": None, "prm_4bit": None, "problems": None, "problem": None}
+            **dict.fromkeys(["policy", "prm", "prm_4bit", "problems", "problem", "device", "dtype"])
             | given
         )
         models.choose(args, has_prm)
@@ -1244,7 +1244,10 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
         part in out
         for part in ("A CUDA GPU", "give these", "--policy ", "--prm ", "--prm-4bit", "--problems ")
     )
+    assert (args.device, args.dtype) == ("cuda", "bfloat16")
     assert chosen(prm_4bit=False)[0].prm_4bit is False
+    args, out = chosen(device="cpu", dtype="bfloat16", policy="a", prm="b", problems="c")
+    assert (args.device, args.dtype, args.prm_4bit) == ("cpu", "bfloat16", False)
     assert "--prm" not in chosen(has_prm=False)[1]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(models, "TINY", f"{tmp_path}/tiny")
@@ -1254,6 +1257,10 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
     (tmp_path / "tiny").mkdir()
     args, out = chosen(prm="mine")
     assert args.prm == "mine" and args.prm_4bit is False
+    assert (args.device, args.dtype) == ("cpu", "float32")
+    with pytest.raises(SystemExit):
+        chosen(device="cuda")
+    assert "--device cuda" in capsys.readouterr().err
     assert args.policy.endswith("tiny/policy") and args.problems.endswith("tiny/problems.jsonl")
     assert "No CUDA GPU" in out and "--prm" not in out
     assert chosen(policy="a", prm="b", problems="c")[1] == ""
