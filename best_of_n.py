@@ -24,6 +24,12 @@ Lightman et al. 2023, "Let's Verify Step by Step" (https://arxiv.org/abs/2305.20
     python best_of_n.py --n 64 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
 """
 
+import signal
+
+# While torch is imported, Ctrl-C ends the script without a traceback.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import math
 import sys
 from dataclasses import dataclass, field

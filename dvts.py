@@ -28,6 +28,12 @@ Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models"
     python dvts.py --n 64 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
 """
 
+import signal
+
+# While torch is imported, Ctrl-C ends the script without a traceback.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import math
 import sys
 from dataclasses import dataclass, field

@@ -21,6 +21,12 @@ Wang et al. 2022, "Self-Consistency Improves Chain of Thought Reasoning in Langu
     python majority.py --n 1 --temperature 0            # greedy decoding, the baseline of it all
 """
 
+import signal
+
+# While torch is imported, Ctrl-C ends the script without a traceback.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import math
 import sys
 from dataclasses import dataclass, field

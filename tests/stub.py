@@ -107,6 +107,7 @@ def main(argv=None):
     cli.load_prm = lambda folder, **_: SimpleNamespace(model=model)
     models.check_writer = lambda *_: None
     solve.Meter = Dice
+    solve.check_memory = lambda *_: None
     parser = cli.Parser(roll, "Rolls dice.")
     parser.add("--n", cli.positive_int, "completions")
     parser.add("--temperature", cli.non_negative_float, "of sampling")
