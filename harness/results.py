@@ -321,7 +321,9 @@ class Output:
         except OSError as error:
             advice = " or ".join(filter(None, [cure(error), remedy]))
             fail(f"--output {self.path} cannot be written ({error.strerror}): {advice}")
-        if os.path.getsize(self.path) > 0:
+        content = Path(self.path).read_bytes()
+        begun = content.startswith(b'{"run": ') and b"\n" not in content  # a kill cut the header
+        if content and not begun:
             self.compare(args, problems, *read(self.path))
 
     def compare(self, args, problems, first, rows):
@@ -353,7 +355,7 @@ class Output:
         for rank in range(1, WORLD):
             path = part_file(self.path, rank)
             if os.path.lexists(path) and path not in left:
-                fail(f"{path}, a file of this run, is there, and of another: move it away")
+                fail(f"{path} is in the way, and not of this run: move it or name another --output")
         if self.header is None:
             self.header = header
             self.file.truncate(0)

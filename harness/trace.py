@@ -75,7 +75,7 @@ def as_script(data):
     return json.dumps(data).replace("<", "\\u003c")  # or a step could end the script
 
 
-def write(page, source, rows, reduction, overwrite):
+def write(page, source, rows, reduction, overwrite=False):
     """Draw the rows that have a tree, and say where."""
     searches = [search(row, reduction) for row in rows if "tree" in row]
     without = len(rows) - len(searches)
