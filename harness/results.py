@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import re
-import secrets
 import shutil
 import subprocess
 import tempfile
@@ -245,11 +244,15 @@ def append(file, *rows):
 
 @contextmanager
 def replacing(path):
-    """A new file to write, which then takes the place of path. A kill leaves one of them, whole."""
+    """A new file to write, which then takes the place of path. A kill leaves one of them, whole.
+
+    The name of the new one is nobody else's: what a kill has left of it is used again.
+    """
     target = os.path.realpath(path)
-    new = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.new")
+    name = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
+    new = os.path.join(os.path.dirname(target), f".{name}.new")
     try:
-        file = open(new, "x+b")
+        file = open(new, "w+b")
         yield file
         file.flush()
         os.fsync(file.fileno())

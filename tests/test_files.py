@@ -120,6 +120,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     with results.replacing(page) as file:
         file.write(b"new")
     assert page.read_text() == "new" and page.stat().st_mode & 0o777 == 0o640
+    with pytest.MonkeyPatch.context() as killed, pytest.raises(InterruptedError):
+        killed.setattr(os, "remove", lambda path: None)  # a kill leaves the new file
+        with results.replacing(page) as file:
+            file.write(b"what is left of it")
+            raise InterruptedError
+    assert len(os.listdir(tmp_path)) == 2
+    with results.replacing(page) as file:
+        file.write(b"newer")
+    assert page.read_text() == "newer"
     assert os.listdir(tmp_path) == ["page.html"]
 
 
