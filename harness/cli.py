@@ -5,6 +5,7 @@ import inspect
 import math
 import os
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from common.families import FAMILIES
 from common.prm import load_prm
 from harness import models, problems, results, solve, table, trace
-from harness.terminal import RANK, fail, say
+from harness.terminal import RANK, cure, fail, say
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,10 +39,25 @@ class Parser(argparse.ArgumentParser):
         if not self.finished:
             self.finished = True
             add_run_flags(self)
-        return super().parse_args(argv)
+        args = super().parse_args(argv)
+        unset = object()  # keeps away the defaults: what is left was given
+        given = super().parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unset)))
+        args.given = {key: value for key, value in vars(given).items() if value is not unset}
+        for key in ("problem", "system"):
+            if not is_text(vars(args)[key] or ""):
+                self.error(f"--{key} is not text in UTF-8: {vars(args)[key]!a}")
+        return args
 
     def error(self, message):
         fail(f"{message} (--help lists all flags)")
+
+
+def is_text(text):
+    """False if it has bytes that are no UTF-8, or halves of a character."""
+    try:
+        return bool(text.encode()) or True
+    except UnicodeEncodeError:
+        return False
 
 
 def number(convert, accept, wanted):
@@ -114,22 +130,75 @@ def run(args, search, load_policy):
     problems failed (the same command tries them again); 130 after Ctrl-C. Processes that accelerate
     or torchrun started share the problems.
     """
-    if args.problem is not None and args.output is None:
-        with tempfile.TemporaryDirectory() as folder:  # a question in passing leaves no file behind
+    try:
+        if args.problem is None or args.output is not None:
+            return solve_and_tell(args, search, load_policy)
+        with temporary_folder() as folder:  # a question in passing leaves no file behind
             args.output = os.path.join(folder, "answer.jsonl")
-            return run(args, search, load_policy)
+            return solve_and_tell(args, search, load_policy)
+    except KeyboardInterrupt:
+        return 130
 
+
+def temporary_folder():
+    try:
+        return tempfile.TemporaryDirectory()
+    except OSError as error:
+        fail(f"no temporary file can be made ({error.strerror}): make room in /tmp or set TMPDIR")
+
+
+def solve_and_tell(args, search, load_policy):
     # 1. What can be checked before any weights load.
     has_prm = "prm" in inspect.signature(search).parameters
     models.choose(args, has_prm)
+    results.check_paths(args)
     asked = problems.load(args)
-    results.name_output(args)
-    results.check_output(args, asked)
     models.check(args, asked[: args.limit])
+    with models.loading("--policy", args.policy) as folder:
+        args.policy_weights = results.fingerprint(folder)
+    if has_prm:
+        with models.loading("--prm", args.prm, args.allow_pickle) as folder:
+            args.prm_weights = results.fingerprint(folder)
+    results.name_output(args)
     if args.trace is not None:
-        trace.check(args)
+        trace.check(args.trace, args.output, args.overwrite)
 
-    # 2. The models.
+    # The first of several processes has the result file to itself from here to the last line.
+    with results.Output(args, asked) if RANK == 0 else nullcontext() as output:
+        # 2. The models.
+        policy, tokenizer, prm = load_models(args, load_policy, has_prm, asked)
+        if args.batch_problems is None:
+            args.batch_problems = max(1, solve.rows_side_by_side(args) // args.n)
+        solve.check_memory(args, policy, tokenizer, prm, asked)
+
+        # 3. The run.
+        stopped = False
+        try:
+            solve.work(args, solve.Solver(args, search, policy, tokenizer, prm), asked, output)
+        except KeyboardInterrupt:
+            stopped = True
+        except OSError as error:
+            advice = f"{cure(error) or 'mend that'}, then give this command again"
+            fail(f"--output {args.output} cannot be written ({error.strerror}): {advice}")
+        if RANK > 0:
+            return 130 if stopped else 0
+
+        # 4. What came of it.
+        rows = results.read(args.output)[1] if output.header else {}
+        done = [rows[problem["id"]] for problem in asked[: args.limit] if problem["id"] in rows]
+        if args.problem is None:
+            say(table.table(args, done, len(asked), args.device == "cuda"))
+        elif done:
+            say(table.vote(done[0], args.reduction))
+        if args.trace is not None:
+            trace.write(args.trace, args.output, done, args.reduction, args.overwrite)
+    if stopped:
+        return 130
+    return int(any("error" in row for row in done))
+
+
+def load_models(args, load_policy, has_prm, asked):
+    """(policy, tokenizer, prm). prm is None where the search has none."""
     with models.loading("--policy", args.policy) as folder:
         policy, tokenizer = load_policy(
             folder,
@@ -152,28 +221,4 @@ def run(args, search, load_policy):
     if prm:
         models.check_prm(args, prm, asked[: args.limit])
     models.limit_threads(policy, prm)
-
-    # 3. The run.
-    stopped = False
-    try:
-        solve.work(args, solve.Solver(args, search, policy, tokenizer, prm), asked)
-    except KeyboardInterrupt:
-        stopped = True
-    except OSError as error:
-        reason = f"cannot be written ({error.strerror})"
-        fail(f"--output {args.output} {reason}: make room, then give this command again")
-    if RANK > 0:
-        return 130 if stopped else 0
-
-    # 4. What came of it.
-    rows = results.read(args.output)[1] if os.path.exists(args.output) else {}
-    done = [rows[problem["id"]] for problem in asked[: args.limit] if problem["id"] in rows]
-    if args.problem is None:
-        say(table.table(args, done, len(asked), args.device == "cuda"))
-    elif done:
-        say(table.vote(done[0], args.reduction))
-    if args.trace is not None:
-        trace.write(args.trace, args.output, done, args.reduction)
-    if stopped:
-        return 130
-    return int(any("error" in row for row in done))
+    return policy, tokenizer, prm

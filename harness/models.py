@@ -17,7 +17,7 @@ from transformers.utils import logging
 from common import chat, grading
 from common.families import MathShepherd, RLHFlow
 from common.families.weights import share_of_plus_minus
-from harness.terminal import RANK, fail, note, say
+from harness.terminal import RANK, bar, cure, fail, note, say
 
 TINY = os.path.relpath(Path(__file__).resolve().parent.parent / "tiny")
 SMALL = 100_000_000  # parameters: below, threads cost more than they bring
@@ -122,7 +122,7 @@ def model_folder(name, flag, pickles=False):
 def from_hub(name, flag, kind, patterns):
     """Folder with the files of a hub repository that match patterns. fail()s with what to do."""
     local = f"name a local {'folder' if kind == 'model' else 'JSONL file'}"
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.endswith(".jsonl"):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.endswith((".jsonl", ".parquet")):
         fail(
             f"{flag} {name} is not here, nor is it a hub id (owner/name): "
             f"check the spelling or {local}"
@@ -151,6 +151,9 @@ def loading(flag, name, pickles=False):
             fail(f"{flag} {name} needs code that comes with it, which is never run: name another")
         if type(error) is ValueError:
             fail(f"{flag} {name}: {error}")
+        if isinstance(error, OSError) and error.errno:  # of the system, not of what a file holds
+            what = f"{error.strerror}: {error.filename}"
+            fail(f"{flag} {name} cannot be read ({what}): {cure(error) or 'mend that'}, try again")
         fail(
             f"{flag} {name}: cannot be loaded ({type(error).__name__}: {error}): "
             "name another, or download it again if a file is cut short"
@@ -167,7 +170,7 @@ def check(args, problems):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         # A chat template is a program: it can fail.
         prompts = []
-        for one in problems:
+        for one in bar(problems, desc="checking the prompts", leave=False):
             text = one["problem"]
             prompts.append(chat.encode_prompt(tokenizer, text, args.system, args.thinking))
         if args.thinking:
@@ -232,7 +235,7 @@ def check_prm(args, prm, problems):
 
 def check_answers(problems):
     unread = []
-    for problem in problems:
+    for problem in bar(problems, desc="checking the answers", leave=False):
         answer = problem["answer"]
         if answer is None:
             continue

@@ -1,14 +1,15 @@
-"""Problem files: JSON lines of problems and answers, checked to the last line before any work."""
+"""Problem files: lines of JSON, or Parquet, checked to the last line before any work."""
 
 import ast
 import gzip
 import json
+import math
 import os
 from pathlib import Path
 
 from common import programs
 from harness import models
-from harness.terminal import fail, note
+from harness.terminal import cure, fail, note
 
 
 def load(args):
@@ -17,8 +18,8 @@ def load(args):
     Reads JSONL with problem, answer and perhaps id (or unique_id) and level, or GSM8K's question
     and answer ending in "#### 42". In place of an answer a problem may have "tests", Python that
     raises if a program is wrong; or HumanEval's prompt, test and entry_point. A hub id means the
-    test.jsonl of that dataset. fail()s at the first fault. A single question (args.problem) has no
-    answer.
+    test.jsonl of that dataset, or its Parquet files. fail()s at the first fault. A single question
+    (args.problem) has no answer.
     """
     if args.problem is not None:
         if not args.problem.strip():
@@ -27,11 +28,8 @@ def load(args):
 
     problems = []
     first = {}  # id -> the line that has it
-    for number, line in enumerate(read_lines(args.problems), 1):
-        if not line.strip():
-            continue
-        where = f"--problems {args.problems}, line {number}"
-        problem = parse(line, number, where)
+    for number, record, where in records(args.problems):
+        problem = parse(record, number, where)
         earlier = first.setdefault(problem["id"], number)
         if earlier != number:
             fail(f"{where} has the id {problem['id']!r} of line {earlier}: make them differ")
@@ -64,15 +62,63 @@ def check_tests(args, problems):
         note(f"programs that the policy writes can {' and '.join(free)} on this system")
 
 
-def read_lines(name):
-    path = Path(name)
-    if not os.path.exists(name):
-        path = models.from_hub(name, "--problems", "dataset", "test.jsonl") / "test.jsonl"
+def records(name):
+    """(number, record, where it stands) of each line that is not blank, or row of Parquet."""
+    paths = [Path(name)] if os.path.exists(name) else hub_files(name)
+    if paths[0].suffix == ".parquet":
+        for number, record in enumerate(read_parquet(name, paths), 1):
+            yield number, record, f"--problems {name}, row {number}"
+        return
+    for number, line in enumerate(read_lines(name, paths[0]), 1):
+        if line.strip():
+            where = f"--problems {name}, line {number}"
+            yield number, read_object(line, where), where
+
+
+def hub_files(name):
+    """test.jsonl of a dataset on the hub, or else the Parquet files of its test set. Where it has
+    but one set of problems, as a file of "train", that is it."""
+    folder = models.from_hub(name, "--problems", "dataset", ["test.jsonl", "*test*.parquet"])
+    if (folder / "test.jsonl").exists():
+        return [folder / "test.jsonl"]
+    if not list(folder.rglob("*.parquet")):
+        folder = models.from_hub(name, "--problems", "dataset", ["*.parquet"])
+    sets = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        split = path.name.split("-")[0].removesuffix(".parquet")
+        sets.setdefault(str(path.parent.relative_to(folder) / split), []).append(path)
+    for wanted in ("main/test", "data/test", "test"):  # main: GSM8K's, beside socratic
+        if wanted in sets:
+            return sets[wanted]
+    if len(sets) == 1:
+        return list(sets.values())[0]
+    found = f"has {', '.join(sets)}" if sets else "has neither test.jsonl nor Parquet files"
+    fail(f"--problems {name} {found}: download the file that you mean, and name it")
+
+
+def read_parquet(name, paths):
     try:
-        opener = gzip.open if path.suffix == ".gz" else open
+        from datasets import load_dataset
+    except ImportError:
+        fail(f"--problems {name} is Parquet, which needs another package: pip install datasets")
+    try:
+        files = [str(path) for path in paths]
+        return list(load_dataset("parquet", data_files=files, split="train", streaming=True))
+    except Exception as error:  # of any kind: the file is no Parquet
+        fail(f"--problems {name} cannot be read as Parquet ({error}): download it again")
+
+
+def read_lines(name, path):
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
         with opener(path, "rt", encoding="utf-8-sig") as file:
             return file.read().split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (EOFError, gzip.BadGzipFile) as error:
+        fail(f"--problems {name} cannot be unpacked ({error}): download it again")
+    except OSError as error:
+        remedy = cure(error) or "mend that or name another file"
+        fail(f"--problems {name} cannot be read ({error.strerror}): {remedy}")
+    except UnicodeDecodeError as error:
         fail(
             f"--problems {name} cannot be read as JSONL ({error}): save lines of JSON with the "
             "fields problem and answer (GSM8K's own test.jsonl will do: "
@@ -80,24 +126,47 @@ def read_lines(name):
         )
 
 
-def parse(line, number, where):
+def read_object(line, where):
+    """The JSON object in a line, without what JSON allows and nobody means."""
+
+    def pairs(given):
+        record = dict(given)
+        if len(record) < len(given):
+            twice = next(key for key, _ in given if [one for one, _ in given].count(key) > 1)
+            raise ValueError(f"it has {twice!r} twice")
+        return record
+
+    def number(text):
+        if math.isfinite(float(text)):
+            return float(text)
+        raise ValueError(f"{text} is no number")
+
     try:
-        record = dict(json.loads(line))
+        record = json.loads(
+            line, object_pairs_hook=pairs, parse_float=number, parse_constant=number
+        )
+        if not isinstance(record, dict):
+            raise ValueError("it is no {...}")
         json.dumps(record, ensure_ascii=False).encode()  # "\ud800" is JSON, but half a character
+        return record
     except (ValueError, TypeError, RecursionError) as error:
         fail(f"{where} is no JSON object ({error}): mend or delete it")
+
+
+def parse(record, number, where):
     if "entry_point" in record:
         return human_eval(record, number, where)
-    key = str(record.get("id", record.get("unique_id", number)))
-    problem = as_text(record.get("problem", record.get("question")))
-    found = {"id": key, "problem": problem, "answer": None, "level": record.get("level")}
+    problem = record.get("problem", record.get("question"))
+    problem = problem.strip() if isinstance(problem, str) else ""
+    found = {"id": record.get("id", record.get("unique_id", number)), "problem": problem}
     if "tests" in record:
-        found["tests"] = check_python(record["tests"], "tests", where)
+        found |= {"answer": None, "tests": check_python(record["tests"], "tests", where)}
     else:
-        found["answer"] = as_text(record.get("answer")).split("####")[-1].strip() or None
+        answer = as_text(record.get("answer")).split("####")[-1].strip()
+        found["answer"] = answer or None
     if not problem or not (found["answer"] or found.get("tests")):
         fail(f"{where} has no problem or no answer: add it, as text, or delete the line")
-    return found
+    return check_names(found | {"level": record.get("level")}, where)
 
 
 def human_eval(record, number, where):
@@ -108,8 +177,8 @@ def human_eval(record, number, where):
     name = record["entry_point"]
     if type(name) is not str or not name.isidentifier():
         fail(f"{where} has an entry_point that is no name of a function: {name!r}")
-    return {
-        "id": str(record.get("task_id", number)),
+    found = {
+        "id": record.get("task_id", number),
         "problem": f"```python\n{prompt.strip()}\n```",
         "answer": None,
         "level": record.get("level"),
@@ -117,6 +186,7 @@ def human_eval(record, number, where):
         "tests": f"{test}\n\ncheck({name})\n",
         "entry_point": name,
     }
+    return check_names(found, where)
 
 
 def check_python(source, field, where):
@@ -130,5 +200,24 @@ def check_python(source, field, where):
     fail(f"{where} has no Python in its field {field} ({reason}): mend or delete it")
 
 
+def check_names(found, where):
+    """The problem, if its id and level fit a line of a table."""
+    key = found["id"]
+    if type(key) not in (str, int) or not fits_a_line(key):
+        fail(f"{where} has the id {key!r}: write a short text or a whole number")
+    level = found["level"]
+    if level is not None and not fits_a_line(level):
+        fail(f"{where} has the level {level!r}: write a short text or a number")
+    return found | {"id": str(key)}
+
+
+def fits_a_line(field):
+    """Is it a number, or text without a line break?"""
+    if type(field) is str:
+        return len(field.splitlines()) == 1
+    return type(field) in (int, float) and math.isfinite(field)
+
+
 def as_text(field):
-    return str(field).strip() if type(field) in (str, int, float) else ""
+    plain = type(field) in (str, int) or type(field) is float and math.isfinite(field)
+    return str(field).strip() if plain else ""

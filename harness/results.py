@@ -7,28 +7,38 @@ beside. At the end all are put together, in the order of the problems, and repla
 import fcntl
 import glob
 import hashlib
+import itertools
 import json
 import os
+import re
+import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from harness.terminal import fail
+from harness.terminal import WORLD, bar, cure, fail
 
-# What may differ from run to run on one file: it changes no answer.
+# --- what a run is --------------------------------------------------------------------------------
+
+# What may differ from run to run on one file: it changes no answer. Of models and problems the
+# content counts, wherever it is: see fingerprint() and Output.compare().
 FREE = (
     "limit",
     "output",
     "overwrite",
-    "batch_problems",
     "allow_pickle",
     "trace",
     "keep_tree",
     "run_code",
     "device",
+    "policy",
+    "prm",
+    "problems",
+    "given",
 )
 
 
@@ -37,10 +47,40 @@ def identity(args):
     return {key: value for key, value in vars(args).items() if key not in FREE}
 
 
+def fingerprint(folder):
+    """What tells a model from others: the revision of the hub's, the sha256 of a local one's files.
+
+    Of a file above 64 MB 64 KB in every 4 MB are read, a second's work for 16 GB: training changes
+    all of a matrix.
+    """
+    folder = Path(os.path.realpath(folder))
+    of_hub = folder.parent.parent.name.startswith("models--")
+    if of_hub and re.fullmatch("[0-9a-f]{40}", folder.name):
+        return folder.name
+    digest = hashlib.sha256()
+    stride = 4 << 20
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"):
+            continue
+        size = path.stat().st_size
+        piece = stride if size <= 64 << 20 else 64 << 10
+        digest.update(os.fsencode(path.name) + f" {size}\n".encode())
+        with open(path, "rb") as file:
+            for place in range(0, size, stride):
+                file.seek(place)
+                digest.update(file.read(piece))
+    return digest.hexdigest()[:16]
+
+
+def lasting(name):
+    """A file or folder by its whole path; a hub id as it is."""
+    return os.path.realpath(name) if name and os.path.exists(name) else name
+
+
 def name_output(args):
-    """Without --output: a name in runs/ that the run's identity decides."""
+    """Without --output: a name in runs/ that the run's identity and problems decide."""
     if args.output is None:
-        text = json.dumps(identity(args), sort_keys=True)
+        text = json.dumps([identity(args), lasting(args.problems)], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         stem = Path(args.script).stem
         args.output = f"runs/{stem}-n{args.n}-seed{args.seed}-{digest}.jsonl"
@@ -49,7 +89,9 @@ def name_output(args):
 def header(args):
     """First line of a result file: the arguments, and what else explains the figures."""
     packages = ("torch", "transformers", "accelerate", "bitsandbytes")
-    return identity(args) | {
+    names = {key: lasting(vars(args).get(key)) for key in ("policy", "prm", "problems")}
+    return names | {
+        **identity(args),
         "commit": commit(),
         "versions": {name: metadata.version(name) for name in packages},
         "device": torch.cuda.get_device_name() if args.device == "cuda" else args.device,
@@ -68,73 +110,134 @@ def commit():
     return git.stdout.strip() or None
 
 
+# --- reading --------------------------------------------------------------------------------------
+
+# What a row is: objects, lists, and the types of their values.
+TEXT = (str,)
+TEXT_OR_NOT = (str, type(None))
+NUMBER = (int, float)
+NUMBER_OR_NOT = (int, float, type(None))
+PROBLEM = {"id": TEXT, "problem": TEXT, "answer": TEXT_OR_NOT}
+COMPLETION = {
+    "text": TEXT,
+    "scores": [NUMBER_OR_NOT],
+    "value": NUMBER_OR_NOT,
+    "tokens": (int,),
+    "finished": (bool,),
+    "answer": TEXT_OR_NOT,
+    "path": [(int,)],
+}
+SOLVED = PROBLEM | {
+    "level": (str, int, float, type(None)),
+    "finished": (int,),
+    "distinct": (int,),
+    "completions": [COMPLETION],
+    "predictions": {},
+    "correct": {},
+    "usage": {
+        "generated_tokens": (int,),
+        "policy_tokens": (int,),
+        "prm_tokens": (int,),
+        "flops": NUMBER,
+        "seconds": NUMBER,
+    },
+}
+STEP = {
+    "parent": (int, type(None)),
+    "text": TEXT,
+    "tokens": (int,),
+    "scores": [NUMBER_OR_NOT],
+    "value": NUMBER_OR_NOT,
+}
+
+
+def fits(value, shape):
+    """Is value of this shape? An object may have more keys."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return False
+        return all(key in value and fits(value[key], inner) for key, inner in shape.items())
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(one, shape[0]) for one in value)
+    return type(value) in shape and (type(value) not in NUMBER or abs(value) < 1e300)  # NaN is not
+
+
+def is_whole(row, own):
+    """Is it what a run writes: a problem that failed, or one solved? own: the search's own rule."""
+    if "error" in row:
+        return fits(row, PROBLEM | {"error": TEXT})
+    if not fits(row, SOLVED):
+        return False
+    predictions = row["predictions"]
+    if "tests" in row:
+        own = "tests"
+        if not fits(row, {"tests": TEXT, "completions": [{"passed": (bool,)}]}):
+            return False
+    if own not in predictions or not all(fits(one, TEXT_OR_NOT) for one in predictions.values()):
+        return False
+    if not all(fits(one, (bool,)) for one in row["correct"].values()):
+        return False
+    if "tree" not in row:
+        return True
+    if not fits(row, {"tree": [STEP], "completions": [{"node": (int,)}]}):
+        return False
+    for i, step in enumerate(row["tree"]):
+        if step["parent"] is not None and not 0 <= step["parent"] < i:
+            return False
+    return all(0 <= one["node"] < len(row["tree"]) for one in row["completions"])
+
+
+def whole_lines(path):
+    """A line without its newline was cut off by a kill and does not count."""
+    return Path(path).read_bytes().split(b"\n")[:-1]
+
+
 def read(output):
     """(header, {id: row}) of a result file and of the part files of other processes.
 
-    A line without its newline was cut off by a kill and does not count. A solved row beats a failed
-    one. fail()s if it is something else, or damaged.
+    A solved row beats a failed one. fail()s if it is something else, or damaged.
     """
-    lines = []
-    for path in [output, *glob.glob(f"{glob.escape(output)}.part[0-9]*")]:
-        lines += Path(path).read_bytes().split(b"\n")[:-1]
+    lines = whole_lines(output)
+    for part in parts(output):
+        lines += whole_lines(part)[1:]
+    number = 1
     try:
         first = dict(json.loads(lines[0])["run"])
+        own = "weighted" if first.get("reduction") else "majority"
         rows = {}
-        for line in lines[1:]:
+        for line in bar(lines[1:], desc=f"reading {output}", leave=False):
+            number += 1
             row = json.loads(line)
+            if not is_whole(row, own):
+                raise ValueError
             known = rows.get(row["id"])
             if known is None or "error" in known:
                 rows[row["id"]] = row
         return first, rows
-    except (ValueError, IndexError, KeyError, TypeError):
+    except (ValueError, IndexError, KeyError, TypeError, RecursionError):
         fail(
-            f"--output {output} is no result file, or a damaged one, and stays as it is: "
-            "name another --output"
+            f"--output {output} is no result file, or a damaged one (line {number}), and stays as "
+            "it is: name another --output"
         )
 
 
-def check_output(args, problems):
-    """(header, {id: row}) of what args.output holds already; (None, {}) if this run begins it.
+def part_file(output, rank):
+    return f"{output}.part{rank}"
 
-    fail()s, and leaves all as it is, if it cannot be written, is no result file, or another run's.
-    """
-    output = args.output
-    remedy = "name another --output"
-    if os.path.exists(output) and not os.path.isfile(output):
-        fail(f"--output {output} is not a plain file: {remedy}")
-    folder = os.path.dirname(os.path.realpath(output))
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(1 << 20))  # a full disk shows here, before the work
-        if not os.path.exists(output) or os.path.getsize(output) == 0:
-            return None, {}
-        with open(output, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        fail(f"--output {output} is being written by another run: wait for it or {remedy}")
-    except OSError as error:
-        fail(f"--output {output} cannot be written ({error.strerror}): make room or {remedy}")
 
-    first, rows = read(output)
-    if args.overwrite:
-        return None, {}
-    differing = []
-    for key, value in identity(args).items():
-        if first.get(key) != value:
-            differing.append(f"{key} {first.get(key)!r} there, {value!r} here")
-    fields = ("problem", "answer", "tests")
-    known = {one["id"]: [one.get(field) for field in fields] for one in problems}
-    for key, row in rows.items():
-        if known.get(key) != [row.get(field) for field in fields]:
-            differing.append(f"another problem {key!r}")
-            break
-    if differing:
-        fail(
-            f"--output {output} is of another run ({'; '.join(differing)}): {remedy}, "
-            "or drop it by --overwrite"
-        )
-    return first, rows
+def parts(output):
+    """Its part files. What has the name of one, but not the header of this run, is left alone."""
+    with open(output, "rb") as file:
+        head = b'{"part": ' + file.readline().removeprefix(b'{"run": ')
+    found = []
+    for path in filter(os.path.isfile, glob.glob(part_file(glob.escape(output), "[0-9]*"))):
+        with suppress(OSError), open(path, "rb") as file:
+            if file.readline() == head:
+                found.append(path)
+    return found
+
+
+# --- writing --------------------------------------------------------------------------------------
 
 
 def append(file, *rows):
@@ -145,17 +248,154 @@ def append(file, *rows):
     os.fsync(file.fileno())
 
 
-def save(output, first, rows, problems):
-    """Replace the file, rows in the order of problems. A kill leaves the old or the new one whole.
+@contextmanager
+def replacing(path):
+    """A new file to write, which then takes the place of path. A kill leaves one of them, whole.
 
-    Returns the open file, locked: by this check_output() knows that a run is alive.
+    The name of the new one is nobody else's: what a kill has left of it is used again.
     """
-    target = os.path.realpath(output)
-    file = open(f"{target}.new", "wb")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    wanted = [rows[problem["id"]] for problem in problems if problem["id"] in rows]
-    append(file, {"run": first}, *wanted)
-    os.replace(f"{target}.new", target)
-    for part in glob.glob(f"{glob.escape(output)}.part[0-9]*"):
-        os.remove(part)
-    return file
+    target = os.path.realpath(path)
+    name = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
+    new = os.path.join(os.path.dirname(target), f".{name}.new")
+    try:
+        file = open(new, "w+b")
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        if os.path.exists(target):
+            shutil.copymode(target, new)
+        os.replace(new, target)
+    finally:
+        if os.path.exists(new):
+            os.remove(new)
+
+
+def check_paths(args):
+    """fail() where a file that is read or written is no plain one, or two of them are one."""
+    named = {}
+    for key in ("problems", "output", "trace"):
+        path = vars(args).get(key)
+        if path is None or (key == "problems" and not os.path.lexists(path)):
+            continue
+        flag = f"--{key}"
+        plain = os.path.isfile(path) or not os.path.exists(path)
+        if not plain or os.path.basename(path) in ("", ".", ".."):
+            fail(f"{flag} {path} is not a plain file: name another {flag}")
+        named[f"{flag} {path}"] = path
+    for (flag, path), (other_flag, other) in itertools.combinations(named.items(), 2):
+        same = os.path.realpath(path).casefold() == os.path.realpath(other).casefold()
+        if same or (
+            os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+        ):
+            fail(f"{flag} and {other_flag} are one file: name different ones")
+
+
+def lock(path):
+    """The file, made if it is missing, locked until it is closed: a run that is killed frees it.
+
+    Output.sort() puts another file in its place, which is locked too. Who got the lock of the old
+    one looks again. Raises BlockingIOError if another run has the lock.
+    """
+    while True:
+        file = open(path, "a+b")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(FileNotFoundError):  # a run that failed has taken its empty file away
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()
+
+
+class Output:
+    """The result file of a run, which alone has it from the first look to the last writing.
+
+    header, rows: what the file holds; None and {} if this run begins it.
+    """
+
+    def __init__(self, args, problems):
+        """fail()s, and leaves all as it is, if the file cannot be written, is none of results, or
+        is another run's."""
+        self.path = args.output
+        self.header = None
+        self.rows = {}
+        folder = os.path.dirname(os.path.realpath(self.path))
+        remedy = "name another --output"
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(1 << 20))  # a full disk shows here, before the work
+            self.made = not os.path.exists(self.path)
+            self.file = lock(self.path)
+        except BlockingIOError:
+            fail(f"--output {self.path} is being written by another run: wait for it or {remedy}")
+        except OSError as error:
+            advice = " or ".join(filter(None, [cure(error), remedy]))
+            fail(f"--output {self.path} cannot be written ({error.strerror}): {advice}")
+        content = Path(self.path).read_bytes()
+        begun = content.startswith(b'{"run": ') and b"\n" not in content  # a kill cut the header
+        if content and not begun:
+            self.compare(args, problems, *read(self.path))
+
+    def compare(self, args, problems, first, rows):
+        """Take what the file holds, if it is this run's. What is not given is taken from there."""
+        if args.overwrite:
+            return
+        if args.batch_problems is None:
+            args.batch_problems = first.get("batch_problems")
+        differing = []
+        for key, value in identity(args).items():
+            if first.get(key) != value:
+                differing.append(f"{key} {first.get(key)!r} there, {value!r} here")
+        fields = ("problem", "answer", "tests")
+        known = {one["id"]: [one.get(field) for field in fields] for one in problems}
+        for key, row in rows.items():
+            if known.get(key) != [row.get(field) for field in fields]:
+                differing.append(f"another problem {key!r}")
+                break
+        if differing:
+            fail(
+                f"--output {self.path} is of another run ({'; '.join(differing)}): name another "
+                "--output, or drop it by --overwrite"
+            )
+        self.header = first
+        self.rows = rows
+
+    def begin(self, header):
+        """Make the file ready to take rows. Its header is the one that it has, or this one."""
+        left = {part: whole_lines(part)[1:] for part in parts(self.path)}
+        for rank in range(1, WORLD):
+            path = part_file(self.path, rank)
+            if os.path.lexists(path) and path not in left:
+                fail(f"{path} is in the way, and not of this run: move it or name another --output")
+        if self.header is None:
+            self.header = header
+            self.file.truncate(0)
+            append(self.file, {"run": header})
+        else:
+            self.file.truncate(sum(len(line) + 1 for line in whole_lines(self.path)))
+            for lines in left.values():
+                self.file.writelines(line + b"\n" for line in lines)
+            append(self.file)
+        for part in left:
+            os.remove(part)
+
+    def sort(self, problems):
+        """Put the rows in the order of problems, those of part files too, each once."""
+        first, rows = read(self.path)
+        left = parts(self.path)
+        with replacing(self.path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            append(file, {"run": first})
+            append(file, *(rows[one["id"]] for one in problems if one["id"] in rows))
+        self.file.close()
+        self.file = file
+        for part in left:
+            os.remove(part)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with suppress(FileNotFoundError):
+            if self.made and os.path.getsize(self.path) == 0:
+                os.remove(self.path)
+        self.file.close()

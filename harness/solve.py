@@ -5,19 +5,19 @@ import inspect
 import itertools
 import math
 import os
-import sys
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
+import psutil
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 
-from common import grading, programs
+from common import chat, grading, programs
 from harness import models, results
-from harness.terminal import RANK, WORLD, note, printable
+from harness.terminal import RANK, WORLD, bar, fail, note, printable
 
 REDUCE = {"last": lambda scores: scores[-1], "min": min, "prod": math.prod}
 
@@ -26,17 +26,17 @@ class Meter:
     """Counts what really goes through a model: positions (rows x new tokens, pads too) and FLOPs.
 
     FLOPs = 2 x parameters x positions, plus 4 x layers x heads x head_dim x rows x new x (past +
-    new) for q.k and p.v over all slots, masked ones too. Parameters are all of the model's: the 2N
-    rule of the papers this compares with. Embeddings are in it: tied ones do work as the output
-    head, untied ones (6 % of an 8B model) come on top.
+    new) for q.k and p.v over all slots, masked ones too. Parameters are all of the model's, but of
+    a mixture of experts those that work on a token: the 2N rule of the papers this compares with.
+    Embeddings are in it: tied ones do work as the output head, untied ones (6 % of an 8B model)
+    come on top.
     """
 
     def __init__(self, model):
         config = model.config.get_text_config()
-        head_dim = getattr(config, "head_dim", None)
-        head_dim = head_dim or config.hidden_size // config.num_attention_heads
-        self.attention = 4 * config.num_hidden_layers * config.num_attention_heads * head_dim
-        self.parameters = model.num_parameters()  # knows how 4-bit weights are packed
+        self.attention = 4 * config.num_hidden_layers
+        self.attention *= config.num_attention_heads * head_dim(config)
+        self.parameters = active_parameters(model)
         self.positions = 0
         self.flops = 0
         model.base_model.register_forward_pre_hook(self.count, with_kwargs=True)
@@ -55,6 +55,18 @@ class Meter:
         self.positions = 0
         self.flops = 0
         return taken
+
+
+def active_parameters(model):
+    """All, but of a mixture of experts only as many experts as a token goes through."""
+    total = model.num_parameters()  # knows how 4-bit weights are packed
+    for module in model.modules():
+        experts = getattr(module, "num_experts", None)
+        weights = list(module.parameters(recurse=False))
+        if experts and any(weight.dim() == 3 for weight in weights):  # [experts, out, in]
+            chosen = model.config.get_text_config().num_experts_per_tok
+            total -= sum(weight.numel() for weight in weights) // experts * (experts - chosen)
+    return total
 
 
 class Record:
@@ -296,14 +308,76 @@ def rows_side_by_side(args):
     return 64 * min(4, max(1, int(free / 4e9)))
 
 
+def check_memory(args, policy, tokenizer, prm, problems):
+    """fail() if the solutions need more memory than is free whatever they turn out to be.
+
+    That is for each row the numbers that its tokens are drawn by, twice while they are put
+    together, and on a CPU the keys and values of the prompt and the logits of one token: a GPU need
+    not have all rows in a batch. The n that is proposed would do for solutions of full length.
+    """
+    config = policy.config.get_text_config()
+    context = getattr(config, "max_position_embeddings", None) or math.inf
+    tokens = args.max_new_tokens
+    if tokens > context:
+        fail(
+            f"--max-new-tokens {tokens} is more than the context of --policy {args.policy}: name "
+            f"{context} at most"
+        )
+    prompt = len(chat.encode_prompt(tokenizer, problems[0]["problem"], args.system))
+    rows = args.n * min(args.batch_problems, len(problems[: args.limit]))
+    numbers = 2 * 4 * tokens
+    begun = prompt * key_value_bytes(policy) + 4 * config.vocab_size
+    whole = min(prompt + tokens, context) * key_value_bytes(policy) + 4 * config.vocab_size
+    if prm:
+        whole += min(prompt + tokens, context) * key_value_bytes(prm.model)
+
+    free = free_memory()
+    if policy.device.type == "cuda":
+        needed = rows * numbers
+        fit = min(free // numbers, torch.cuda.mem_get_info(policy.device)[0] // whole)
+    else:
+        needed = rows * (numbers + begun)
+        fit = free // (numbers + whole)
+    if needed > free:
+        n = int(0.8 * fit) * args.n // rows  # some room is for what else there is
+        remedy = f"--n {n} would fit" if n else "name fewer --max-new-tokens"
+        if rows > args.n:
+            remedy += f", or fewer than {rows // args.n} --batch-problems"
+        fail(
+            f"--n {args.n} takes at least {needed / 2**30:,.1f} GiB of memory, and "
+            f"{free / 2**30:,.1f} GiB are free: {remedy}"
+        )
+
+
+def key_value_bytes(model):
+    """Of a token in all layers."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * head_dim(config) * model.dtype.itemsize
+
+
+def head_dim(config):
+    given = getattr(config, "head_dim", None)
+    return given or config.hidden_size // config.num_attention_heads
+
+
+def free_memory():
+    """Bytes that are free for this process, in a container no more than its limit leaves."""
+    free = psutil.virtual_memory().available
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and limit.read_text().strip().isdecimal():
+        free = min(free, int(limit.read_text()) - psutil.Process().memory_info().rss)
+    return free
+
+
 def batches_to_do(args, problems, solved):
     """Batches are cut from the file, not from what is left of it. So neither a resume nor the
     number of processes changes them."""
     wanted = problems[: args.limit]
-    size = args.batch_problems or max(1, rows_side_by_side(args) // args.n)
     batches = []
-    for first in range(0, len(wanted), size):
-        batch = [one for one in wanted[first : first + size] if one["id"] not in solved]
+    for first in range(0, len(wanted), args.batch_problems):
+        batch = wanted[first : first + args.batch_problems]
+        batch = [one for one in batch if one["id"] not in solved]
         if batch:
             batches.append(batch)
     return batches
@@ -313,64 +387,64 @@ def is_right(args, row):
     return row.get("correct", {}).get(own_rule(row, args.reduction), False)
 
 
-def work(args, solver, problems):
-    """Solve what args.output has not yet: this process its share of the batches."""
+def work(args, solver, problems, output):
+    """Solve what output has not yet: this process its share of the batches."""
     batches = []
     right = []  # of each problem done: is the answer of the search's own rule right?
+    begun = None
     if RANK == 0:
         now = results.header(args)
-        begun, rows = results.check_output(args, problems)
-        if begun and begun != now:
-            other = ", ".join(key for key in now if now[key] != begun.get(key))
+        begun = output.header or now
+        other = ", ".join(key for key in now if now[key] != begun.get(key))
+        if other:
             note(f"{args.output} was begun with another {other}")
-        solved = {key: row for key, row in rows.items() if "error" not in row}
+        solved = {key: row for key, row in output.rows.items() if "error" not in row}
         batches = batches_to_do(args, problems, solved)
         if not batches:
             note(f"all was solved in {args.output} before: add --overwrite to solve it again")
         right = [is_right(args, row) for row in solved.values()]
-        file = results.save(args.output, begun or now, rows, problems)
+        output.begin(begun)
     if WORLD > 1:
-        # Nothing but this list and a barrier passes through it.
-        dist.init_process_group("gloo", timeout=timedelta(days=30))
-        shared = [batches]
-        dist.broadcast_object_list(shared)
-        batches = shared[0]
-    if RANK > 0:
-        file = open(f"{args.output}.part{RANK}", "ab")
+        batches, begun = from_first([batches, begun])
 
     share = batches[RANK::WORLD]
-    bar = tqdm(
-        total=len(right) + sum(map(len, share)),
-        initial=len(right),
-        unit="problem",
-        disable=RANK > 0,
-        miniters=0,
-        delay=1,
-        mininterval=0.2 if sys.stderr.isatty() else 60,
-        dynamic_ncols=True,
-    )
+    progress = bar(total=len(right) + sum(map(len, share)), initial=len(right), unit="problem")
     tokens = 0
     start = time.perf_counter()
 
     def on_step(depth, count):
         speed = tokens / (time.perf_counter() - start)
         text = f"step {depth}, {count} rows, {sum(right)} right, {speed:.0f} tokens/s"
-        bar.set_postfix_str(text, refresh=False)
-        bar.update(0)
+        progress.set_postfix_str(text, refresh=False)
+        progress.update(0)
 
-    with file, bar:
+    if RANK == 0:
+        file = output.file
+    else:
+        file = open(results.part_file(args.output, RANK), "xb")
+        results.append(file, {"part": begun})
+    with progress:
         for batch in share:
             more = " ..." if len(batch) > 1 else ""
-            bar.set_description_str(printable(batch[0]["id"]) + more, refresh=False)
+            progress.set_description_str(printable(batch[0]["id"]) + more, refresh=False)
             rows = solver.rows(batch, on_step)
             results.append(file, *rows)
             for row in rows:
                 tokens += row.get("usage", {}).get("generated_tokens", 0)
                 right.append(is_right(args, row))
-            bar.update(len(rows))
-        # Still under the lock: a second run that took the file now would take the part files from
-        # under those who write them.
-        if WORLD > 1:
-            dist.barrier()
-        if RANK == 0:
-            results.save(args.output, *results.read(args.output), problems).close()
+            progress.update(len(rows))
+    if WORLD > 1:
+        dist.barrier()  # all part files are whole
+    if RANK == 0:
+        output.sort(problems)
+
+
+def from_first(given):
+    """A list that the first process has, in all. Nothing but it and a barrier goes through here."""
+    try:
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        fail(f"the other processes are not to be reached at {where}: {str(error).splitlines()[0]}")
+    dist.broadcast_object_list(given)
+    return given

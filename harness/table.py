@@ -4,7 +4,6 @@ import glob
 import json
 import math
 import os
-import re
 import resource
 import shlex
 import sys
@@ -13,7 +12,7 @@ import torch
 
 from common import grading
 from harness.solve import own_rule, reduced
-from harness.terminal import WORLD
+from harness.terminal import WORLD, printable
 
 
 def table(args, done, total, gpu):
@@ -81,22 +80,23 @@ def sample_lines(solved):
 def greedy_accuracy(args, done):
     """(accuracy, file) of a greedy run in runs/ over the same problems; None if there is none."""
     alike = {"script": "majority.py", "n": 1, "temperature": 0.0}
-    for key in ("policy", "policy_4bit", "problems", "system"):
+    for key in ("policy_weights", "policy_4bit", "system"):
         alike[key] = getattr(args, key)
     if args.n == 1 and args.temperature == 0:
         return None
-    ids = {row["id"] for row in done}
+    asked = {(row["id"], row["problem"], row["answer"]) for row in done}
     for path in sorted(glob.glob("runs/majority-n1-*.jsonl")):
         try:
             with open(path, encoding="utf-8") as file:
                 first, *rows = [json.loads(line) for line in file]
             same = all(first["run"].get(key) == value for key, value in alike.items())
             rule = own_rule(done[0], None)
-            rows = {row["id"]: row["correct"][rule] for row in rows if row["id"] in ids}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            rows = [row for row in rows if (row["id"], row["problem"], row["answer"]) in asked]
+            right = [row["correct"][rule] is True for row in rows]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # half a file, or none of ours
-        if same and len(rows) == len(ids):
-            return sum(rows.values()) / len(ids), path
+        if same and len(right) == len(asked):
+            return sum(right) / len(asked), path
     return None
 
 
@@ -156,15 +156,31 @@ def process_memory():
 
 def command(args, wanted, total, solved):
     """The command that goes on where this one ended."""
-    launcher = "python"
+    words = ["python", sys.argv[0]]
     if WORLD > 1:
         local = os.environ.get("LOCAL_WORLD_SIZE", WORLD)
-        launcher = f"torchrun --nproc-per-node {local} --"
-    words = [word for word in sys.argv if word != "--overwrite"]
-    text = f"{launcher} {shlex.join(words)}"
+        words = ["torchrun", "--nproc-per-node", str(local), "--", sys.argv[0]]
+    given = {key: value for key, value in args.given.items() if key != "overwrite"}
     if solved == wanted:
-        text = re.sub(r" --limit[ =]\S+", "", text) + f" --limit {min(2 * wanted, total)}"
-    return text
+        given["limit"] = min(2 * wanted, total)
+    for key, value in given.items():
+        flag = "--" + key.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif value is False:
+            words.append(flag.replace("--", "--no-", 1))
+        elif str(value).startswith("-"):  # or it would be taken for a flag
+            words.append(f"{flag}={value}")
+        else:
+            words += [flag, str(value)]
+    return " ".join(map(quoted, words))
+
+
+def quoted(word):
+    """As a shell takes it. What a terminal would not show as it is, bash reads spelled out."""
+    if printable(word) == word:
+        return shlex.quote(word)
+    return "$'" + "".join(f"\\x{byte:02x}" for byte in os.fsencode(word)) + "'"
 
 
 def wilson(right, total):
@@ -197,8 +213,8 @@ def winner(row, reduction):
     answer = row["predictions"][own_rule(row, reduction)]
     if answer is None:
         return ballots, None
-    votes = ballots[grading.canonical_form(answer)]
-    return ballots, max(votes, key=lambda vote: vote[0])[1]
+    votes = ballots.get(grading.canonical_form(answer), [])
+    return ballots, max(votes, key=lambda vote: vote[0], default=(None, None))[1]
 
 
 def vote(row, reduction):

@@ -11,13 +11,14 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from common import grading
 from harness import results
-from harness.solve import own_rule
+from harness.solve import REDUCE, own_rule
 from harness.table import winner
-from harness.terminal import fail, note, say
+from harness.terminal import cure, fail, note, say
 
 TEMPLATE = Path(__file__).with_name("trace.html")
 
@@ -27,28 +28,55 @@ def main(argv=None):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("results", metavar="FILE.jsonl", help="a result file with trees")
     parser.add_argument("--output", metavar="FILE.html", help="default: the same name with .html")
+    parser.add_argument("--overwrite", action="store_true", help="replace a page of other results")
     args = parser.parse_args(argv)
     if not os.path.isfile(args.results):
         fail(f"{args.results} is no file: name a result file")
     page = args.output or str(Path(args.results).with_suffix(".html"))
-    if not page.endswith(".html"):
-        fail(f"--output {page} would be a page of HTML: give it a name that ends in .html")
+    if os.path.exists(page) and os.path.samefile(page, args.results):
+        fail(f"{args.results} would be replaced by its page: name another --output")
+    check(page, args.results, args.overwrite, flag="--output")
     header, rows = results.read(args.results)
-    write(page, args.results, list(rows.values()), header.get("reduction"))
+    reduction = header.get("reduction")
+    if reduction not in list(REDUCE):
+        fail(f"{args.results} is of a run without a PRM: there is nothing to draw")
+    write(page, args.results, list(rows.values()), reduction, args.overwrite)
     return 0
 
 
-def check(args):
-    """fail() where --trace cannot be had."""
-    if not args.trace.endswith(".html"):
-        fail(f"--trace {args.trace} would be a page of HTML: give it a name that ends in .html")
+def check(page, source, overwrite, flag="--trace"):
+    """fail() where the page of a result file, source, cannot be had, or would replace another."""
+    if not page.endswith(".html"):
+        fail(f"{flag} {page} would be a page of HTML: give it a name that ends in .html")
+    if os.path.exists(page) and not os.path.isfile(page):
+        fail(f"{flag} {page} is not a plain file: name another {flag}")
     try:
-        open(args.trace, "a").close()
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(page))):
+            pass
+        if os.path.exists(page) and not overwrite:
+            begin = start_of_page(source).encode()
+            with open(page, "rb") as file:
+                if file.read(len(begin)) != begin:
+                    fail(
+                        f"{flag} {page} is there, and is no page of {source}: name another, or "
+                        "replace it by --overwrite"
+                    )
     except OSError as error:
-        fail(f"--trace {args.trace} cannot be written ({error.strerror}): name another file")
+        remedy = cure(error) or f"name another {flag}"
+        fail(f"{flag} {page} cannot be written ({error.strerror}): {remedy}")
 
 
-def write(page, source, rows, reduction):
+def start_of_page(source):
+    """What a page begins with, up to the name of the result file that it was drawn from."""
+    before, _ = TEMPLATE.read_text(encoding="utf-8").split("/*DATA*/null")
+    return before + as_script({"command": source}).removesuffix("}")
+
+
+def as_script(data):
+    return json.dumps(data).replace("<", "\\u003c")  # or a step could end the script
+
+
+def write(page, source, rows, reduction, overwrite=False):
     """Draw the rows that have a tree, and say where."""
     searches = [search(row, reduction) for row in rows if "tree" in row]
     without = len(rows) - len(searches)
@@ -60,12 +88,13 @@ def write(page, source, rows, reduction):
     if not searches:
         return
     data = {"command": source, "searches": searches, "start": most_telling(searches)}
-    text = json.dumps(data).replace("<", "\\u003c")  # or a step could end the script
-    template = TEMPLATE.read_text(encoding="utf-8")
+    text = TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", as_script(data))
+    check(page, source, overwrite)  # it may have come while the problems were solved
     try:
-        Path(page).write_text(template.replace("/*DATA*/null", text), encoding="utf-8")
+        with results.replacing(page) as file:
+            file.write(text.encode())
     except OSError as error:
-        fail(f"{page} cannot be written ({error.strerror}): name another file")
+        fail(f"{page} cannot be written ({error.strerror}): {cure(error) or 'name another file'}")
     say(f"trees in {page}: open it in a browser")
 
 

@@ -1,8 +1,9 @@
 """A script whose search is a seeded die: what the harness does around it is all there is to see.
 
-Words in a problem decide what happens: NAN, ESCAPE, BIG, CUT, INTERRUPT, RAISE, TOO LONG, CODE.
+Words in a problem decide what happens: NAN, ESCAPE, BIG, CUT, INTERRUPT, RAISE, NOISE, CODE.
 """
 
+import contextlib
 import math
 import os
 import pathlib
@@ -84,6 +85,10 @@ def answer(index, problem, generator, n, on_step):
         time.sleep(5)
     if "RAISE" in problem and not pathlib.Path("repaired").exists():
         raise MemoryError("no room for 9 rows\nat all")
+    if "NOISE" in problem:
+        for stream in (1, 2):  # as a library in C prints
+            with contextlib.suppress(OSError):
+                os.write(stream, b"noise\n")
     with open("solved.log", "a") as log:
         log.write(problem + "\n")
     return found
@@ -110,6 +115,7 @@ def main(argv=None):
     cli.load_prm = lambda folder, **_: SimpleNamespace(model=model)
     models.check_writer = models.check_prm = lambda *_: None
     solve.Meter = Dice
+    solve.check_memory = lambda *_: None
     parser = cli.Parser(roll, "Rolls dice.")
     parser.add("--n", cli.positive_int, "completions")
     parser.add("--temperature", cli.non_negative_float, "of sampling")

@@ -204,8 +204,9 @@ def test_file_of_a_run(folder, unbroken):
         run["script"] == "stub.py"
         and run["n"] == 4
         and run["temperature"] == 0.8
-        and run["policy"] == "p"
+        and run["policy"] == str(ROOT / "tiny/policy")
     )
+    assert run["batch_problems"] == 1 and re.fullmatch("[0-9a-f]{16}", run["policy_weights"])
     assert run["versions"]["transformers"] and run["device"] == "cpu" and "commit" in run
     assert [row["id"] for row in rows] == [f"p{i}" for i in range(12)]
     row = rows[4]
@@ -441,12 +442,12 @@ def test_greedys_accuracy_stands_beside_if_it_is_known(folder):
         "script": "majority.py",
         "n": 1,
         "temperature": 0.0,
-        "policy": "p",
+        "policy_weights": results.fingerprint(folder / "p"),
         "policy_4bit": False,
-        "problems": "problems.jsonl",
         "system": "",
     }
-    right = [{"id": f"p{i}", "correct": {"majority": i % 4 == 0}} for i in range(12)]
+    asked = [json.loads(line) for line in (folder / "problems.jsonl").read_text().splitlines()]
+    right = [one | {"correct": {"majority": i % 4 == 0}} for i, one in enumerate(asked)]
     path = folder / "runs/majority-n1-seed0-1.jsonl"
     path.parent.mkdir()
 
@@ -458,7 +459,8 @@ def test_greedys_accuracy_stands_beside_if_it_is_known(folder):
 
     assert greedy(right) == [f"greedy decoding, runs/{path.name}: 25.0"]
     assert greedy(right[:11]) == []  # not the same problems
-    assert greedy(right, policy="another") == greedy(right, system="Be brief.") == []
+    assert greedy(right, policy_weights="another") == greedy(right, system="Be brief.") == []
+    assert greedy([one | {"answer": "9"} for one in right]) == []  # other problems
     path.write_text("half a fi")
     assert "greedy" not in stub(folder, "--output", "o.jsonl")[0]
 
@@ -522,8 +524,9 @@ def test_torn_last_line(folder, unbroken):
 def test_part_files_of_a_dead_run_are_taken_in(folder, unbroken):
     header, *lines = (folder / "unbroken.jsonl").read_text().splitlines(keepends=True)
     (folder / "o.jsonl").write_text(header + "".join(lines[:3]))
-    (folder / "o.jsonl.part1").write_text("".join(lines[5:8]))
-    (folder / "o.jsonl.part7").write_text(lines[10] + lines[2] + lines[11][:50])
+    part = header.replace("run", "part", 1)
+    (folder / "o.jsonl.part1").write_text(part + "".join(lines[5:8]))
+    (folder / "o.jsonl.part7").write_text(part + lines[10] + lines[2] + lines[11][:50])
     stub(folder, "--output", "o.jsonl")
     assert rows_of(folder / "o.jsonl") == unbroken and not list(folder.glob("*.part*"))
     assert len((folder / "solved.log").read_text().splitlines()) == 5
@@ -630,9 +633,8 @@ def test_problems_side_by_side_have_the_rows_they_have_alone(folder, unbroken, s
         2000 // min(size, 12),
         2000 // min(size, 12) + 1,
     }  # equal shares
-    stub(
-        folder, "--output", "unbroken.jsonl", "--batch-problems", 3
-    )  # it decides no answer, so this goes on with the file
+    _, err = stub(folder, "--output", "o.jsonl", "--batch-problems", 3, code=2)
+    assert f"batch_problems {size} there, 3 here" in err  # in bfloat16 it decides answers
 
 
 @pytest.mark.parametrize("gigabytes, rows", [(None, 64), (0.5, 64), (9, 128), (18, 256), (70, 256)])
@@ -673,16 +675,20 @@ def test_full_disk(folder):
     assert rows_of(folder / "o.jsonl") == rows_of(folder / "unbroken.jsonl")
 
 
-def test_a_kill_while_the_file_is_replaced(tmp_path, monkeypatch):
-    problems = [{"id": key} for key in "ab"]
-    rows = {problem["id"]: problem for problem in problems}
-    results.save(f"{tmp_path}/o.jsonl", {"n": 1}, rows, problems).close()
-    (tmp_path / "o.jsonl.part1").write_text('{"id": "c"}\n')
+def test_a_kill_while_the_file_is_replaced(folder, unbroken, monkeypatch):
+    before = (folder / "unbroken.jsonl").read_bytes()
+    args = SimpleNamespace(output=str(folder / "unbroken.jsonl"), overwrite=False)
+    args.batch_problems = None
     for step in ("fsync", "replace"):
-        with monkeypatch.context() as killed, pytest.raises(InterruptedError):
+        monkeypatch.setattr(results, "identity", lambda args: {})
+        output = results.Output(
+            args, [{k: row[k] for k in ("id", "problem", "answer")} for row in unbroken[1:]]
+        )
+        with monkeypatch.context() as killed, pytest.raises(InterruptedError), output:
             killed.setattr(results.os, step, lambda *_: exec("raise InterruptedError"))
-            results.save(f"{tmp_path}/o.jsonl", {"n": 1}, {}, problems)
-        assert results.read(f"{tmp_path}/o.jsonl") == ({"n": 1}, {**rows, "c": {"id": "c"}})
+            output.sort([{"id": "p3"}])
+        assert (folder / "unbroken.jsonl").read_bytes() == before
+        assert not list(folder.glob(".*.new"))
 
 
 def test_a_row_is_flushed_and_synced(tmp_path, monkeypatch):
@@ -867,7 +873,7 @@ PROBLEMS = {
         "line 7 has the id '7' of line 3",
     ),
     "latin.jsonl": (b'{"problem": "\xe9", "answer": "1"}', "cannot be read"),
-    "empty": (None, "cannot be read"),
+    "empty": (None, "is not a plain file"),
 }
 
 
@@ -885,14 +891,16 @@ def test_wrong_problems(folder, name):
     assert not (folder / "runs").exists()
 
 
-def test_a_failed_row_never_hides_a_solved_one(folder):
+def test_a_failed_row_never_hides_a_solved_one(folder, unbroken):
     """Whichever of the two stands first, in the file or in a part file."""
-    solved = {"id": "a", "correct": {}}
-    failed = {"id": "a", "error": "MemoryError"}
-    for first, second in [(solved, failed), (failed, solved)]:
-        (folder / "o.jsonl").write_text(json.dumps({"run": {}}) + "\n" + json.dumps(first) + "\n")
-        (folder / "o.jsonl.part1").write_text(json.dumps(second) + "\n")
-        assert results.read(str(folder / "o.jsonl")) == ({}, {"a": solved})
+    header, line, *_ = (folder / "unbroken.jsonl").read_text().splitlines(keepends=True)
+    solved = json.loads(line)
+    failed = {key: solved[key] for key in ("id", "problem", "answer", "level")}
+    failed = json.dumps(failed | {"error": "MemoryError"}) + "\n"
+    for first, second in [(line, failed), (failed, line)]:
+        (folder / "o.jsonl").write_text(header + first)
+        (folder / "o.jsonl.part1").write_text(header.replace("run", "part", 1) + second)
+        assert results.read(str(folder / "o.jsonl"))[1] == {"p0": solved}
 
 
 def test_batches_are_cut_from_the_file():
@@ -911,13 +919,14 @@ def test_batches_are_cut_from_the_file():
 
 def test_wrong_output(folder):
     (folder / "precious.txt").write_text("a diary\n")
+    shutil.copy(folder / "problems.jsonl", folder / "other.jsonl")
     (folder / "list.jsonl").write_text("[1]\n")
     (folder / "damaged.jsonl").write_text('{"run": {}}\n{"id": \n{"id": "a"}\n')
     os.mkfifo(folder / "fifo")
     for output in (
         "empty",
         "precious.txt",
-        "problems.jsonl",
+        "other.jsonl",
         "list.jsonl",
         "damaged.jsonl",
         "fifo",
