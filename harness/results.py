@@ -4,6 +4,7 @@ A row is appended, and on the disk, when its problem is done. Other processes wr
 beside. At the end all are put together, in the order of the problems, and replace the file.
 """
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -257,17 +258,19 @@ def replacing(path):
     target = os.path.realpath(path)
     name = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
     new = os.path.join(os.path.dirname(target), f".{name}.new")
+    file = open(new, "w+b")
     try:
-        file = open(new, "w+b")
         yield file
         file.flush()
         os.fsync(file.fileno())
         if os.path.exists(target):
             shutil.copymode(target, new)
         os.replace(new, target)
-    finally:
-        if os.path.exists(new):
+    except BaseException:
+        with suppress(OSError):
             os.remove(new)
+            file.close()
+        raise
 
 
 def check_paths(args):
@@ -284,9 +287,9 @@ def check_paths(args):
         named[f"{flag} {path}"] = path
     for (flag, path), (other_flag, other) in itertools.combinations(named.items(), 2):
         same = os.path.realpath(path).casefold() == os.path.realpath(other).casefold()
-        if same or (
-            os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
-        ):
+        if os.path.exists(path) and os.path.exists(other):
+            same = os.path.samefile(path, other)
+        if same:
             fail(f"{flag} and {other_flag} are one file: name different ones")
 
 
@@ -296,13 +299,14 @@ def lock(path):
     Output.sort() puts another file in its place, which is locked too. Who got the lock of the old
     one looks again. Raises BlockingIOError if another run has the lock.
     """
-    while True:
+    for _ in range(100):
         file = open(path, "a+b")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with suppress(FileNotFoundError):  # a run that failed has taken its empty file away
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
         file.close()
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 class Output:
@@ -330,17 +334,19 @@ class Output:
         except OSError as error:
             advice = " or ".join(filter(None, [cure(error), remedy]))
             fail(f"--output {self.path} cannot be written ({error.strerror}): {advice}")
-        content = Path(self.path).read_bytes()
-        begun = content.startswith(b'{"run": ') and b"\n" not in content  # a kill cut the header
-        if content and not begun:
+        self.file.seek(0)
+        head = self.file.readline()
+        cut = head.startswith(b'{"run": ') and not head.endswith(b"\n")  # by a kill
+        if head and not cut:
             self.compare(args, problems, *read(self.path))
 
     def compare(self, args, problems, first, rows):
         """Take what the file holds, if it is this run's. What is not given is taken from there."""
         if args.overwrite:
             return
-        if args.batch_problems is None:
-            args.batch_problems = first.get("batch_problems")
+        taken = first.get("batch_problems")
+        if args.batch_problems is None and type(taken) is int and taken > 0:
+            args.batch_problems = taken
         differing = []
         for key, value in identity(args).items():
             if first.get(key) != value:

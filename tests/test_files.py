@@ -249,6 +249,12 @@ def test_of_two_runs_started_together_one_runs(folder, unbroken):
         (folder / "o.jsonl").unlink()
 
 
+def test_a_disk_that_gives_no_file_twice_the_same_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)
+    with pytest.raises(OSError, match="No locks"):
+        results.lock(tmp_path / "o.jsonl")
+
+
 def test_a_kill_at_any_moment_leaves_a_file_that_can_go_on(folder, unbroken):
     """No lock outlives its run; a header that was cut off is written anew."""
     whole = (folder / "unbroken.jsonl").read_bytes()
@@ -368,3 +374,8 @@ def test_the_batch_size_that_was_taken_is_the_runs(tmp_path, monkeypatch, capsys
     assert rows_of(tmp_path / "o.jsonl")[0]["run"]["batch_problems"] == 4
     assert in_process("majority.py", *flags, "--limit", "3", "--batch-problems", "5") == 2
     assert "batch_problems 4 there, 5 here" in capsys.readouterr().err
+    header, *rows = (tmp_path / "o.jsonl").read_text().splitlines(keepends=True)
+    odd = header.replace('"batch_problems": 4', '"batch_problems": "many"')
+    (tmp_path / "o.jsonl").write_text(odd + "".join(rows))
+    assert in_process("majority.py", *flags, "--limit", "3") == 2
+    assert "batch_problems 'many' there, None here" in capsys.readouterr().err
