@@ -57,7 +57,9 @@ ODD = {
 def test_an_odd_line_is_refused_by_its_number(tmp_path, capsys, line):
     (tmp_path / "o.jsonl").write_text(lines_with(_37=line))
     with pytest.raises(SystemExit) as stop:
-        problems.load(SimpleNamespace(problem=None, problems=str(tmp_path / "o.jsonl"), run_code=False))
+        problems.load(
+            SimpleNamespace(problem=None, problems=str(tmp_path / "o.jsonl"), run_code=False)
+        )
     err = capsys.readouterr().err
     assert stop.value.code == 2 and err.count("\n") == 1
     assert f"--problems {tmp_path / 'o.jsonl'}, line 37 " in err
