@@ -2,7 +2,7 @@ r"""Which answers are the same? Every number that this project prints is decided
 
   completion --extract--> answer --normalise--> plain LaTeX --structure--> scalars --algebra--> key
 
-extract     the last \boxed{...}, else what follows "the answer is"
+extract     the last \boxed{...}, else what is stated in words (statements.stated_answer)
 normalise   one spelling for one thing: \dfrac, \frac12, \left(, $, %, 1{,}000, Unicode
             (latex.normalise)
 structure   lists, sets, intervals, matrices, \pm, equations, inequalities, units: taken apart
@@ -24,6 +24,7 @@ from itertools import accumulate, product
 
 from common import latex
 from common.latex import MP, Unreadable
+from common.statements import stated_answer
 
 # ------------------------------------------------------------------------------ the five functions
 
@@ -61,32 +62,15 @@ def weighted(answers: list[str | None], scores: list[float], key=None) -> str | 
     return first[max(totals, key=totals.get)] if totals else None
 
 
-BOX = re.compile(
-    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))"
-    % (latex.INSIDE, latex.MAX_CHARS, latex.MAX_CHARS),
-    re.S,
-)
-
-
 def extract_answer(completion: str) -> str | None:
     r"""The final answer that a completion states, or None.
 
-    The last \boxed{..} or \fbox{..} with something in it; of one in another, the outer; with braces
-    up to 12 deep. One that is never closed (the completion was cut off) ends with its line or at a
-    "$"; one without braces, at a space or a "$". Without a box, the sentence or line after the last
-    "answer is", "answer:" or "####"; if it has $..$ or \(..\), the first of those. The last number
-    in a text is no statement of an answer.
+    The last \boxed{..} or \fbox{..} with something in it, and those joined to it; else what follows
+    "answer is", "Answer:", "####"; else what the last sentence concludes. A thought (</think>)
+    counts only if nothing is stated after it. The last number in a text is no statement of an
+    answer. See common/statements.py.
     """
-    answer = None
-    for box in BOX.finditer(completion):
-        answer = (box[1] or box[2] or box[3] or "").strip() or answer
-    said = [] if answer else re.split(r"answer\s*(?:is|:)|####", completion, flags=re.I)[1:]
-    while said and not answer:
-        line = said.pop().lstrip(" \t\n:*")[: latex.MAX_CHARS].partition("\n")[0]
-        maths = re.search(r"\$+([^$]+)\$|\\\((.+?)\\\)", line)
-        line = (maths[1] or maths[2]) if maths else re.split(r"\.(?:\s|$)", line)[0]
-        answer = line.strip(" *$")
-    return answer or None
+    return stated_answer(completion)
 
 
 def canonical_form(answer: str) -> Hashable:
@@ -149,11 +133,11 @@ NAME = re.compile(
 # such as abc.
 POWER, NO_UNIT = (
     r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?",
-    r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west))',
+    r'(?!(?i:[ap]\.?m)\b|[abcxyz]+$|[^"]*(?:north|south|east|west|squared|cubed|factorial))',
 )
 UNIT = re.compile(
     rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}|\s+/?{NO_UNIT}'
-    r"(?:[a-z]{3,}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in"
+    r"(?:[a-z]{3,}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in|of|[kMGm]?(?:J|N|L|W|Hz|Pa|Wh|eV)"
     rf"|yd|mi|hr|sq|cu)\.?(?:/[a-z]+)?{POWER})+$"
 )
 
@@ -220,7 +204,20 @@ def _structure(s: str) -> Hashable:
     try:
         return latex.scalar(s)
     except (ValueError, ArithmeticError):  # unreadable, log 0, 1/0
-        return _text(s)
+        return _large_power(s) or _text(s)
+
+
+def _large_power(s: str) -> Hashable | None:
+    """9^{1012} is 3^{2024}: a whole number too large to be written out."""
+    power = re.fullmatch(r"([0-9]{1,6})\^\{([0-9]{1,6})\}", s)
+    if not power or int(power[1]) < 2:
+        return None
+    base, exponent = int(power[1]), int(power[2])
+    for root in range(19, 1, -1):  # 2^19 has six digits
+        smaller = round(base ** (1 / root))
+        if smaller**root == base:
+            return ("power", smaller, exponent * root)
+    return ("power", base, exponent)
 
 
 def _unit(s: str) -> tuple[str, str | None]:
@@ -310,7 +307,34 @@ def _list(parts: list[str], separators: list[str]) -> Hashable:
     units = [_unit(part)[1] for part in parts]
     if len(set(units) - {None}) > 1:  # 2 apples, 3 pears
         return ("units", tuple(sorted(zip(units, keys), key=repr)))
+    if set(separators) == {r"\cup"}:
+        return _set(_merged([member for key in keys for member in _members(key)]))
     return _set(keys, repeats=True)
+
+
+def _merged(keys: list[Hashable]) -> list[Hashable]:
+    """A union's members. Intervals that overlap or touch are one: [0,1] and (1,2] are [0,2]."""
+    rest = []
+    intervals = []
+    for key in keys:
+        ends = key[2] if key[0] == "tuple" and key[1] in ("()", "[]", "(]", "[)") else ()
+        if len(ends) == 2 and all(end[0] == "value" and len(end) == 2 for end in ends):
+            low, high = (MP.mpf(end[1]) if "j" not in end[1] else None for end in ends)
+            if low is not None and high is not None and low < high:
+                intervals.append([low, high, key[1][0], key[1][1], *ends])
+                continue
+        rest.append(key)
+    intervals.sort(key=lambda one: (one[0], one[2] == "("))
+    joined = []
+    for one in intervals:
+        last = joined[-1] if joined else None
+        touching = last and one[0] == last[1] and (one[2] == "[" or last[3] == "]")
+        if last and (one[0] < last[1] or touching):
+            if (one[1], one[3] == "]") > (last[1], last[3] == "]"):
+                last[1], last[3], last[5] = one[1], one[3], one[5]
+        else:
+            joined.append(one)
+    return rest + [("tuple", one[2] + one[3], (one[4], one[5])) for one in joined]
 
 
 def _relation(sides: list[str], signs: list[str]) -> Hashable:

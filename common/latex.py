@@ -32,6 +32,7 @@ TINY = MP.mpf(10) ** -700  # more than rounding leaves of a sum that is zero
 LARGEST = (
     MP.mpf(10) ** 640
 )  # argument of a function: \sin 10^{10000} would need 10,000 digits of pi
+WHOLE = set("ijkmn")  # letters that are whole numbers, where there are floors
 LOCK = threading.Lock()  # the parser's grammar keeps a cache that all threads share
 INSIDE = r"(?:[^{}\\]++|\\.)*+"  # of braces; each round allows one more level of them
 for _ in range(12):
@@ -124,10 +125,37 @@ WORDS = {
     "and": " , ",
     "or": r"\cup ",
 }
+BASES = "two three four five six seven eight nine ten".split()
 TRIG, TEXT = "(?:sin|cos|tan|cot|sec|csc)", r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*"
 REWRITES = [
     (re.compile(pattern), new)
     for pattern, new in [
+        # Before commands are dropped: what stands between assignments, and units of degrees
+        (r"(=[^=]*?)[\s,]*(?:\\\\|\\qquad|\\quad)\s*(?=[A-Za-z]\w*\s*=)", r"\1, "),  # x=2 \quad y=3
+        (
+            r"(?:\^\s*\{?\s*\\circ\s*\}?|°)\s*"
+            r"(?:\\(?:text|mathrm|rm)\s*\{?\s*)?[CF](?![A-Za-z])\}?",
+            " ",
+        ),  # 5^\circ C
+        (r"\\(max|min)\s*\\?\{([^{}]*?)\\?\}", r"\\\1(\2)"),  # \max\{a,b\}
+        (r"\\notin\s*\\\{([^{},\\]+)\\\}", r"\\neq \1"),  # x \notin \{0\}
+        (
+            r"_\s*\{?\s*(?:\\text\s*\{)?\s*(%s)\s*\}?\s*\}?$" % "|".join(BASES),
+            lambda m: "_{%d}" % (2 + BASES.index(m[1])),
+        ),  # 110_{\text{two}}
+        (
+            r"(?<=[0-9}])\s*(?:\\[ ,;:]\s*)*\\(?:mathrm|text)\s*\{(?=[^}]*(?:\\,|\\cdot|\^))"
+            r"(?:[A-Za-z]{1,4}+(?:\s*\^\s*(?:\{-?[0-9]\}|[0-9]))?+"
+            r"(?:\\[,;: ]|\\cdot|/|\s)*+)++\}\s*$",
+            "",
+        ),  # a compound unit: \mathrm{m\,s^{-1}}
+        # Chinese: or, and, and what is counted; but 5万 is 50,000
+        (r"(?:\\text\s*\{)?\s*或者?\s*\}?", " or "),
+        (r"(?:\\text\s*\{)?\s*[和与、]\s*\}?", ", "),
+        (
+            r"(?<=[0-9}])\s*(?:\\text\s*\{)?\s*(?![十百千万亿])[\u4e00-\u9fff]+\s*\}?$",
+            "",
+        ),
         # Signs and commands
         ("[₀-₉]+", r"_{\g<0>}"),
         ("[⁰¹²³⁴-⁹⁻]+", lambda m: "^{%s}" % m[0].replace("⁻", "-")),
@@ -258,7 +286,7 @@ def scalar(s: str) -> Hashable:
     if "i" not in _parse(s)[1] and any(map(MP.im, at[1:3])):
         # \ln xy is \ln x + \ln y: where letters are negative, only real parts count. But \ln |x| is
         # not \ln x.
-        return ("value", *digits([at[0], *map(MP.re, at[1:3]), at[3]]), "complex")
+        return ("value", *digits([at[0], *map(MP.re, at[1:3]), *at[3:]]), "complex")
     return ("value", *digits(at))
 
 
@@ -266,7 +294,10 @@ def values(s: str, **given) -> list:
     """The values of a formula at all points, at one if it has no variables. `given` are those of
     some variables."""
     tree, atoms = _parse(s)
-    points = range(4 if variables(s) else 1)
+    letters = variables(s)
+    points = range(4 if letters else 1)
+    if letters and re.search(r"\\[lr](?:floor|ceil)", s):  # they differ at whole numbers
+        points = range(4, 8) if letters <= WHOLE else range(6)
     return [
         _evaluate(tree, [given[atom] if atom in given else _atom(atom, k) for atom in atoms])
         for k in points
@@ -363,12 +394,14 @@ def _evaluate(node, atoms: list):
 @lru_cache(maxsize=1024)
 def _atom(name: str, k: int):
     """What a placeholder is worth at point k. Variables are positive at 0 and 3, negative at 1; at
-    2 x is positive, y negative."""
+    2 x is positive, y negative. From 4 on they are whole numbers."""
     if name[0] in ".0123456789":
         return MP.mpf(name)
     if name in ("pi", "e", "i"):
         return MP.j if name == "i" else +getattr(MP, name)
     digest = hashlib.sha512(f"{name} {k}".encode()).digest()
+    if k > 3:  # a whole number, even or odd
+        return MP.mpf(2 * digest[0] + k % 2)
     size = MP.mpf(int.from_bytes(digest, "big")) / 2**512 + 0.2 + 7 * k  # nor is |x + 2| x + 2
     return -size if k == 1 or k == 2 and ord(name[-1]) % 2 else size
 

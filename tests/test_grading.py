@@ -49,7 +49,6 @@ KNOWN_WRONG = [
     ["absolute", "=", r"\abs{x-1}", "|x-1|"],
     ["tuple", "=", "P(3,4)", "(3,4)"],
     ["matrix", "=", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "-2"],
-    ["base", "=", "1011_{2}", r"1011_{\text{two}}"],
     ["latex", "=", "``5''", "5"],
     ["latex", "=", r"\prod_{k=1}^{4}k", "24"],
     ["latex", "=", r"\lim_{x\to0}\frac{\sin x}{x}", "1"],
@@ -181,6 +180,103 @@ def test_math500_answers_that_are_equal_are_few(math500):
 )
 def test_extraction(completion, answer):
     assert extract_answer(completion) == answer
+
+
+@pytest.mark.parametrize(
+    "completion, answer",
+    [
+        # Boxes that are joined are one list.
+        (r"They are $\boxed{2}$ and $\boxed{3}$.", "2, 3"),
+        (r"$\boxed{-1}, \boxed{0}, \text{and } \boxed{1}$", "-1, 0, 1"),
+        (r"$\boxed{2}$ or $\boxed{2}$", "2"),
+        ("First $\\boxed{2}$.\n\nSo $\\boxed{3}$.", "3"),
+        # A thought counts only if nothing is stated after it.
+        (r"<think>Maybe \boxed{5}.</think>" "\n\nThe answer is 4.", "4"),
+        (r"<think>Maybe \boxed{5}.</think> So be it.", "5"),
+        (r"<think>Is it \boxed{5}? No.</think> $\boxed{6}$", "6"),
+        # Marks and headings.
+        ("**Final Answer**: 42", "42"),
+        ("### Final Answer\n\n**42**", "42"),
+        ("Answer = 42", "42"),
+        ("<answer>\n42\n</answer>", "42"),
+        ("The final answer is:\n$$\n\\frac{7}{9}\n$$", r"\frac{7}{9}"),
+        ("The answer is: \\[ x^2 + 1 \\]", "x^2 + 1"),
+        ("Answer:\n- 3 apples", "3 apples"),
+        # Money is no formula.
+        ("The answer is $9,500 in total, or $4,750 each.", "9,500"),
+        ("**Final Answer:** $29.00 (including the $5.00 tip)", "29.00"),
+        ("So the answer is $10, which is little.", "10"),
+        # What a sentence goes on to say.
+        ("The answer is 72, in total, so she earns that much.", "72"),
+        ("The answer is 72 clips, altogether.", "72 clips"),
+        ("The answer is 18 because 9 * 2 = 18.", "18"),
+        ("The answer is 5 (five).", "5"),
+        ("The answer is five (5).", "5"),
+        ("The answer is 3, 4, and 5.", "3, 4, and 5"),
+        # Several formulas: all, or what the sentence says.
+        ("The answer is $5$ or $7$.", "5, 7"),
+        ("The answer is $2$, $3$, and $5$.", "2, 3, 5"),
+        ("Final Answer: The largest $n$ is 34.", "34"),
+        ("The answer is $f(x) = x^2$ where $x > 0$.", "f(x) = x^2"),
+        ("The answer is $5$ apples and $7$ pears.", None),
+        # A last sentence that concludes.
+        ("We get $x = 5$.\n\nTherefore, the value of $x$ is $5$.", "5"),
+        ("Therefore, $f(3) = 2\\cdot 3 + 1 = 7$.", "7"),
+        ("The total is 72 clips, altogether.", "72 clips"),
+        ("Thus, the total cost of her order is $29.00.", "29.00"),
+        ("Hence the probability is 1/3.", "1/3"),
+        # No statement.
+        ("I am not sure what the answer is.", None),
+        ("The answer is not clear.", None),
+        ("The value is 3. Now we add 4.", None),
+        ("The next step is to add 3.", None),
+        ("She bought 4 of them and 3 more.", None),
+    ],
+)
+def test_what_is_stated_without_one_clean_box(completion, answer):
+    assert extract_answer(completion) == answer
+
+
+@pytest.mark.parametrize(
+    "one, other, same",
+    [
+        (r"\{1,2\} \cup \{2,3\}", r"\{1,2,3\}", True),
+        (r"\{1,2\}\cup\{2\}", r"\{1,2\}", True),
+        (r"x = 5 \text{ or } x = 5", "5", True),
+        (r"[0,1]\cup[0.5,2]", "[0,2]", True),
+        (r"[0,1]\cup(1,2]", "[0,2]", True),
+        (r"[0,1)\cup(1,2]", "[0,2]", False),
+        (r"(-\infty,1]\cup[0,\infty)", r"(-\infty,\infty)", True),
+        (r"(0,1)\cup(2,3)", "(0,3)", False),
+        (r"5^\circ C", "5", True),
+        ("20°F", "20", True),
+        ("12 kJ", "12", True),
+        ("60 Hz", "60", True),
+        ("20 cups of feed", "20", True),
+        (r"3.0 \times 10^{8}\ \mathrm{m\,s^{-1}}", "3e8", True),
+        (r"2\text{ squared}", "2", False),
+        (r"5\text{ factorial}", "5", False),
+        (r"\lceil x \rceil", r"\lfloor x \rfloor + 1", False),  # not at whole numbers
+        (r"n - \lfloor n/2 \rfloor", r"\lceil n/2 \rceil", True),
+        (r"\max\{a,b\}", r"\max(a,b)", True),
+        (r"\max\{a,b\}", r"\min(a,b)", False),
+        (r"x \notin \{0\}", r"x\neq0", True),
+        ("110_2", r"110_{\text{two}}", True),
+        ("110_3", r"110_{\text{two}}", False),
+        ("9^{1012}", "3^{2024}", True),
+        ("9^{1012}", "3^{2023}", False),
+        ("x=2 \\quad y=3", "x=2, y=3", True),
+        ("x=2 \\quad y=3", "3", False),
+        ("x=2 \\\\ y=3", "3", False),
+        (r"5\text{个}", "5", True),
+        (r"12\text{平方厘米}", "12", True),
+        (r"5\text{万}", "5", False),  # 50,000
+        (r"x=2\text{或}x=3", "2,3", True),
+    ],
+)
+def test_what_is_the_same(one, other, same):
+    assert is_correct(one, other) is same
+    assert is_correct(other, one) is same
 
 
 @pytest.mark.parametrize(
