@@ -5,14 +5,14 @@ process of its own. The program counts as right if the tests raise nothing.
 
 **This is no jail.** It keeps honest mistakes from doing harm: endless loops, memory without end,
 output without end, forgotten children. On Linux (x86-64 and ARM) a program may start no process
-and no thread, signal nobody, and open no socket. But it can read and write what its user can, and a
+and no thread, kill nobody, and open no socket. But it can read and write what its user can, and a
 program that is written to deceive these very lines can do so. Run what a model wrote in a
 container, or on a machine that holds nothing of value.
 
 The tests decide in the same interpreter in which the program ran. So they have their own names and
-their own builtins, and modules are put back as they were: a program that replaces len() or the
-tests' helpers changes nothing for them. The verdict is a random word that the process sends back
-at the end. os._exit(0), or printing "passed", sends nothing.
+their own builtins, and what modules define is put back as it was: a program that replaces len() or
+the tests' helpers changes nothing for them. The verdict is a random word that the process sends
+back at the end. os._exit(0), or printing "passed", sends nothing.
 
 Chen et al. 2021, "Evaluating Large Language Models Trained on Code" (arXiv 2107.03374), section
 2.3; Brown et al. 2024, "Large Language Monkeys" (arXiv 2407.21787).
@@ -45,13 +45,19 @@ FILE = 1 << 20  # bytes of one file
 
 # System calls that a program is refused, by machine, from the kernel's tables: what makes processes
 # and threads (clone, fork, vfork, clone3), what signals or steers others (kill, tkill, tgkill,
-# pidfd_send_signal, ptrace, process_vm_writev), and what opens sockets (socket, io_uring_setup).
+# rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal, prlimit64, ptrace, process_vm_writev), and
+# what opens sockets (socket, io_uring_setup).
 REFUSED = {
-    "x86_64": (0xC000003E, [56, 57, 58, 435, 62, 200, 234, 424, 101, 311, 41, 425]),
-    "aarch64": (0xC00000B7, [220, 435, 129, 130, 131, 424, 117, 271, 198, 425]),
+    "x86_64": (
+        0xC000003E,
+        [56, 57, 58, 435, 62, 200, 234, 129, 297, 424, 302, 101, 311, 41, 425],
+    ),
+    "aarch64": (0xC00000B7, [220, 435, 129, 130, 131, 138, 240, 424, 261, 117, 271, 198, 425]),
 }
 
-BLOCK = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"^([ \t]*)```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE
+)
 
 
 def extract_program(text):
@@ -63,9 +69,10 @@ def extract_program(text):
     """
     blocks = BLOCK.findall(text)
     for wanted in (("python", "py", "python3"), ("",)):
-        found = [code for language, code in blocks if language.lower() in wanted]
+        found = [(indent, code) for indent, name, code in blocks if name.lower() in wanted]
         if found:
-            return found[-1]
+            indent, code = found[-1]
+            return re.sub(f"^{indent}", "", code, flags=re.MULTILINE)  # of a block in a list
     return None if blocks or not text.strip() else text
 
 
@@ -95,28 +102,39 @@ def passes(
         "cpu_seconds": cpu_seconds,
         "memory": memory,
     }
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        verdict, answer = os.pipe()
+    folder = tempfile.mkdtemp()
+    verdict, answer = os.pipe()
+    try:
         child = subprocess.Popen(
-            [sys.executable, "-I", os.path.abspath(__file__), str(answer)],
+            [sys.executable, "-s", "-P", os.path.abspath(__file__), str(answer)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=folder,
-            env={"HOME": folder, "PYTHONHASHSEED": "0"},
+            # Libraries of linear algebra would start threads, which are refused.
+            env={
+                "HOME": folder,
+                "PYTHONHASHSEED": "0",
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+            },
             pass_fds=[answer],
             start_new_session=True,
         )
-        os.close(answer)
         try:
             with suppress(subprocess.TimeoutExpired):
                 child.communicate(json.dumps(job).encode(), timeout=wall_seconds)
         finally:
             kill_session(child)
-        with open(verdict, "rb") as file:
-            os.set_blocking(verdict, False)  # should a stray child hold the other end
-            said = file.read(len(word) + 1)
-    return said == word.encode()
+        os.set_blocking(verdict, False)  # should a stray child hold the other end
+        with suppress(BlockingIOError):
+            return os.read(verdict, len(word) + 1) == word.encode()
+        return False
+    finally:
+        os.close(verdict)
+        os.close(answer)
+        # shutil.rmtree() gives up on folders that are nested a thousand deep.
+        subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL)
 
 
 def kill_session(child):
@@ -199,26 +217,32 @@ def refuse_calls(architecture, calls):
     program.append(instruction(answer, allow))
     code = ctypes.create_string_buffer(b"".join(program))
     header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
-    no_new_privileges, set_seccomp, filter_mode = 38, 22, 2  # linux/prctl.h
+    die_with_parent, no_new_privileges, set_seccomp, filter_mode = 1, 38, 22, 2  # linux/prctl.h
     libc = ctypes.CDLL(None)
+    libc.prctl(die_with_parent, signal.SIGKILL, 0, 0, 0)
     libc.prctl(no_new_privileges, 1, 0, 0, 0)
     libc.prctl(set_seccomp, filter_mode, header, 0, 0)
 
 
 def run(job):
     """Raises whatever the program or the tests raise."""
-    own_builtins = dict(vars(builtins))
-    compiled = compile(job["tests"], "<tests>", "exec")
+    their_builtins = vars(builtins)
+    own_builtins = dict(their_builtins)
+    setup = compile(job["setup"], "<setup>", "exec")
+    tests = compile(job["tests"], "<tests>", "exec")
     load_imports(job["setup"] + "\n" + job["tests"])
     modules = {}
     for name, module in sys.modules.items():
         if isinstance(module, ModuleType):
             modules[name] = module, dict(vars(module))
 
-    theirs = {"__name__": "program"}
-    exec(compile(job["setup"], "<setup>", "exec"), theirs)
+    program = ModuleType("program")
+    sys.modules["program"] = program  # dataclasses and pickle look it up
+    theirs = vars(program)
+    exec(setup, theirs)
     exec(compile(job["program"], "<program>", "exec"), theirs)
 
+    their_builtins.update(own_builtins)  # first of all: what follows uses them
     sys.settrace(None)
     sys.setprofile(None)
     gc.callbacks.clear()
@@ -227,17 +251,18 @@ def run(job):
         now = vars(module)
         now.update(content)
         for added in now.keys() - content.keys():
-            del now[added]
+            if not isinstance(now[added], ModuleType):  # it may have imported a part of a package
+                del now[added]
 
     ours = {"__name__": "tests", "__builtins__": own_builtins}
-    exec(compile(job["setup"], "<setup>", "exec"), ours)
+    exec(setup, ours)
     if job["entry_point"] is not None:
         ours[job["entry_point"]] = theirs[job["entry_point"]]
     else:
         for name, value in theirs.items():
             if name not in own_builtins and name not in ours:
                 ours[name] = value
-    exec(compiled, ours)
+    exec(tests, ours)
 
 
 def load_imports(source):

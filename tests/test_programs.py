@@ -1,6 +1,7 @@
 """Programs run against unit tests: what passes, what does not, and that nothing is left behind."""
 
 import ast
+import fcntl
 import os
 import sys
 from contextlib import suppress
@@ -16,8 +17,7 @@ WRONG = "def add_one(x):\n    return 0\n"
 TESTS = "assert add_one(1) == 2\n"
 
 contained = pytest.mark.skipif(
-    sys.platform != "linux" or programs.platform.machine() not in programs.REFUSED,
-    reason="system calls are refused on Linux only",
+    programs.uncontained() != [], reason="this system does not contain programs: Linux does"
 )
 
 
@@ -30,7 +30,7 @@ contained = pytest.mark.skipif(
         ("```\nx = 1\n```", "x = 1\n"),
         ("```python\nx = 1\n```\nIt prints\n```\n1\n```\n", "x = 1\n"),
         ("```Python\nx = 1", "x = 1"),  # cut off
-        ("- so:\n  ```py\n  x = 1\n  ```\n", "  x = 1\n"),
+        ("- so:\n  ```py\n  if x:\n    y = 1\n  ```\n", "if x:\n  y = 1\n"),
         ('```python\nx = """\na ``` b\n"""\n```\n', 'x = """\na ``` b\n"""\n'),
         ("def f():\n    return 1", "def f():\n    return 1"),  # bare code
         ("```bash\nls\n```", None),
@@ -99,6 +99,9 @@ FORBIDDEN = {
     "starts a thread": "import threading\nthreading.Thread(target=print).start()",
     "opens a socket": "import socket\nsocket.socket()",
     "kills its parent": "import os\nos.kill(os.getppid(), 9)",
+    "starves its parent": (
+        "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (0, 0))"
+    ),
 }
 
 
@@ -129,6 +132,8 @@ CHEATS = {
     "isclose of math": "import math\nmath.isclose = lambda *a: True\ndef f():\n    return [1, 2]\n",
     "math itself": "import sys, types\nsys.modules['math'] = types.SimpleNamespace("
     "isclose=lambda *a: True)\ndef f():\n    return [1, 2]\n",
+    "vars": "import builtins, math\nmath.isclose = lambda *a: True\nbuiltins.vars = lambda m: {}\n"
+    "builtins.exec = lambda *a: None\ndef f():\n    return [1, 2]\n",
     "check": "def check(x):\n    pass\ndef f():\n    return [1, 2]\n",
     "what follows a call": "import sys\nsys.settrace(lambda *a: sys.exit(0))\ndef f():\n    return []\n",
 }
@@ -145,19 +150,44 @@ def test_a_program_that_replaces_things_may_still_be_right():
     assert passes(right, CHEATED)
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import numpy\n",
+        "import importlib.util, json.tool, urllib.parse\nassert importlib.util and json.tool\n",
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass A:\n    x: int\nimport pickle\npickle.loads(pickle.dumps(A(1)))\n",
+    ],
+)
+def test_ordinary_programs_can_do_ordinary_things(program):
+    tests = "import json, importlib\n" + TESTS
+    assert passes(program + RIGHT + "import json\n", tests)
+
+
+def test_verdicts_do_not_change():
+    """Hashes of strings are the same each time."""
+    verdicts = {passes(RIGHT, f"{TESTS}assert hash('a') % 2 == 0") for _ in range(6)}
+    assert len(verdicts) == 1
+
+
+def test_folders_nested_deep_are_deleted_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    deep = "import os\nfor i in range(2000):\n    os.mkdir('a')\n    os.chdir('a')\n"
+    assert passes(deep + RIGHT, TESTS)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_inherited(monkeypatch):
     monkeypatch.setenv("TOKEN_OF_MINE", "secret")
-    ours = os.open(__file__, os.O_RDONLY)
+    ours = fcntl.fcntl(os.open(__file__, os.O_RDONLY), fcntl.F_DUPFD, 40)
     os.set_inheritable(ours, True)
     look = (
         "import os, sys\nassert 'TOKEN_OF_MINE' not in os.environ\nassert os.listdir() == []\n"
         "assert sys.stdin.read() == ''\n"
         f"try:\n    os.fstat({ours})\nexcept OSError:\n    pass\nelse:\n    raise ValueError\n"
     )
-    if ours > 10:  # low numbers may be the child's own
-        assert passes(look + RIGHT, TESTS)
+    assert passes(look + RIGHT, TESTS)
     os.close(ours)
-    assert passes(look.split("try:")[0] + RIGHT, TESTS)
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
