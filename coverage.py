@@ -204,7 +204,7 @@ def forecast(right, units, ks, measured):
     far = [ks[-1] * 2**i for i in range(int(math.log2(FAR)) + 1)]
     rng = np.random.default_rng(0)
     fits = []
-    for _ in range(100):
+    for _ in range(RESAMPLES // 10):
         drawn = rng.integers(len(right), size=len(right))
         fits.append(beta_coverage(far, *fit_beta(right[drawn], units[drawn])))
     low, high = np.percentile(fits, [2.5, 97.5], axis=0)
