@@ -124,7 +124,7 @@ def test_success_is_that_of_all_subsets(rule, monkeypatch):
     """Of equal votes any may win: the subsets are taken in every order."""
     monkeypatch.setattr(coverage, "SUBSETS", 20_000)
     rng = random.Random(rule)
-    for n, k in [(5, 1), (5, 3), (6, 4), (4, 4)]:
+    for n, k in [(5, 1), (5, 3), (6, 3), (6, 4), (6, 4), (4, 4), (6, 6)]:
         part = judged(rng, n)
         subsets = list(itertools.permutations(part, k))
         wanted = sum(chosen(rule, subset) == "a" for subset in subsets) / len(subsets)
@@ -434,16 +434,20 @@ def test_cost_reads_the_prompt_once(tmp_path, capsys):
     assert report["flops"] == pytest.approx([200.0, 600.0, 1100.0])
 
 
-def test_rules_of_a_prm_by_hand(tmp_path, capsys):
-    rules = ("majority", "best", "weighted")
-    samples = [sample("8", 0.3), sample("8", 0.2), sample(GOLD, 0.6), sample("9", None)]
-    file = write(tmp_path / "a.jsonl", [row("x", samples, rules)], "best_of_n.py")
+@pytest.mark.parametrize(
+    "wrong, solved",
+    [
+        ([0.3, 0.2], {"majority": 0.0, "best": 1.0, "weighted": 1.0}),  # .6 against .5
+        ([0.5, 0.4], {"majority": 0.0, "best": 1.0, "weighted": 0.0}),  # .6 against .9
+        ([0.7, 0.6], {"majority": 0.0, "best": 0.0, "weighted": 0.0}),
+    ],
+)
+def test_rules_of_a_prm_by_hand(wrong, solved, tmp_path, capsys):
+    """Two votes against one; what has no score has no weight, but a vote."""
+    samples = [*[sample("8", score) for score in wrong], sample(GOLD, 0.6), sample("9", None)]
+    file = write(tmp_path / "a.jsonl", [row("x", samples, tuple(solved))], "best_of_n.py")
     _, [report] = report_of(capsys, tmp_path, file, "--k", 4)
-    assert {rule: values[0] for rule, values in report["success"].items()} == {
-        "majority": 0.0,  # 8 has two votes
-        "best": 1.0,  # .6
-        "weighted": 1.0,  # .6 against .5
-    }
+    assert {rule: values[0] for rule, values in report["success"].items()} == solved
 
 
 def test_a_cut_sample_is_a_sample_and_wrong(tmp_path, capsys):
