@@ -48,8 +48,8 @@ def row(key, samples, rules=("majority",), **more):
 
 
 def write(path, rows, script="majority.py", n=4, seed=0, **settings):
-    header = {"script": script, "n": n, "seed": seed, "policy": "P", "temperature": 0.8}
-    lines = [{"run": header | settings | {"commit": "abc"}}, *rows]
+    header = {"script": script, "n": n, "seed": seed, "policy": "P", "commit": "abc"}
+    lines = [{"run": header | {"temperature": 0.8} | settings}, *rows]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(path)
 
@@ -263,6 +263,23 @@ def test_a_beta_is_found_again_and_forecasts():
     for k, value, low, high in zip(ahead["k"], ahead["coverage"], *ahead["interval"]):
         assert low < value < high and low < (1 - (1 - p) ** k).mean() < high
     assert ahead["error"] < 0.02 and ahead["heldout_error"] < 0.04
+
+
+def test_a_forecast_is_held_against_what_an_eighth_of_the_samples_says(monkeypatch):
+    fitted = []
+
+    def uniform(right, units):
+        fitted.append((right, units))
+        return 1.0, 1.0  # coverage is k / (k + 1)
+
+    monkeypatch.setattr(coverage, "fit_beta", uniform)
+    right = np.repeat([0, 32, 64], 1000)
+    ahead = forecast(right, np.full(3000, 64), [1, 2, 4, 8, 16, 32, 64], np.full(7, 0.9))
+    assert ahead["heldout_error"] == pytest.approx(64 / 65 - 0.9)
+    assert ahead["error"] == pytest.approx(0.4)  # at k = 1
+    some, few = fitted[-1]
+    assert set(few) == {8} and set(some[:1000]) == {0} and set(some[2000:]) == {8}
+    assert some[1000:2000].mean() == pytest.approx(4, abs=0.2) and len(set(some)) > 5
 
 
 def test_a_forecast_that_does_not_fit_is_told():
@@ -483,7 +500,8 @@ def test_the_best_program_is_the_one_that_scores_highest(tmp_path, capsys):
 def test_what_is_pooled(tmp_path, capsys):
     """Where and when a run was made does not matter; what was asked of it does."""
     first = votes(tmp_path / "0.jsonl", {"x": 1})
-    where = {"versions": {"torch": "9"}, "device": "cuda", "limit": 3, "output": "o"}
+    where = {"versions": {"torch": "9"}, "device": "cuda", "commit": "def"}
+    where |= {"limit": 3, "output": "o", "problems": "p"}
     second = votes(tmp_path / "1.jsonl", {"x": 3}, seed=1, batch_problems=2, **where)
     _, [report] = report_of(capsys, tmp_path, first, second, first)  # the same file twice is one
     assert report["samples"] == 8 and report["coverage"][0] == 0.5
@@ -844,3 +862,35 @@ def test_all_copies_are_marked():
         local = getattr(ours, "__module__", None) == "coverage"
         if local and theirs is not None and name not in marked:
             assert inspect.getsource(ours) != inspect.getsource(theirs), name
+
+
+# --- its page -------------------------------------------------------------------------------------
+
+
+def test_the_page_quotes_the_results():
+    """Lines of a table, and each figure of what is said about the bundled pair."""
+    page = (ROOT / "docs/coverage.md").read_text()
+    results = (ROOT / "results/coverage.md").read_text()
+    shown = page[page.index("## How to read the table") :].split("```")[1].strip("\n").split("\n")
+    assert len(shown) == 2 and all(line in results.split("\n") for line in shown)
+    said = page[page.index("## What it says") : page.index("## Pitfalls")]
+    figures = re.findall(r"\d+\.\d+", said)
+    assert len(figures) > 10
+    known = set(re.findall(r"\d+\.\d+", results))
+    assert [figure for figure in figures if figure not in known] == []
+
+
+def test_the_results_are_what_is_printed_today(tmp_path, capsys):
+    """The results cannot be made here, but their lines can be held against those of today."""
+    results = (ROOT / "results/coverage.md").read_text()
+    rows = [
+        row(key, [sample(GOLD, 0.9, subtree=0)] * 2, ("majority", "best", "weighted"), level=1)
+        for key in "xy"
+    ]
+    sampled = write(tmp_path / "a.jsonl", [one | {} for one in rows], "best_of_n.py", n=2)
+    searched = write(tmp_path / "b.jsonl", rows, "dvts.py", n=2, beam_width=1)
+    out, _ = report_of(capsys, tmp_path, sampled, searched)
+    for line in out.split("\n"):
+        if re.match(r"% of|which is|     k|by level: covered", line):
+            fixed = re.split(r"[\d,]", line)[0]
+            assert fixed in results, line
