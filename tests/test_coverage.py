@@ -183,6 +183,8 @@ def test_a_subset_that_may_not_vote_is_wrong():
 
 def test_a_subtree_is_drawn_as_a_whole():
     """One of two subtrees has a right answer and a wrong one, the other a wrong one."""
+    twice = pool([[(0, "7", 0.6, True), (0, "7", 0.5, True), (1, "9", 0.7, False)]], 2)
+    assert (twice.units, twice.right_units()) == (2, 1)
     part = [(0, "7", 0.6, True), (0, "8", 0.5, False), (1, "9", 0.7, False)]
     samples = pool([part], 2)
     assert (samples.units, samples.right_units()) == (2, 1)
@@ -472,6 +474,12 @@ def test_a_cut_sample_is_a_sample_and_wrong(tmp_path, capsys):
     file = write(tmp_path / "a.jsonl", [row("x", samples)])
     _, [report] = report_of(capsys, tmp_path, file)
     assert report["coverage"] == pytest.approx([0.25, 0.5, 1.0])
+
+
+def test_rules_that_are_not_known_are_left_out(tmp_path, capsys):
+    rows = [row("x", [sample(GOLD, 0.5)] * 4, ("majority", "oracle"))]
+    _, [report] = report_of(capsys, tmp_path, write(tmp_path / "a.jsonl", rows))
+    assert list(report["success"]) == ["majority"]
 
 
 def test_programs_are_right_if_they_passed(tmp_path, capsys):
