@@ -91,7 +91,7 @@ def success_at(k, samples, rule, rng):
     """(solved, covered): of random subsets of k units the share on which a rule's answer is right,
     and the share that hold a right one.
 
-    With all units there is one subset. Of equal votes any may win.
+    With all units there is one subset. Answers with equal votes share the win.
     """
     units = samples.units
     draws = SUBSETS if k < units else 1
@@ -101,19 +101,17 @@ def success_at(k, samples, rule, rng):
     taken = chosen & (samples.answer >= 0)
     if rule != "majority":
         taken &= np.isfinite(samples.score)
-    if not taken.any():
-        return 0.0, covered
-    answers = samples.answer.max() + 1
     draw, sample = np.nonzero(taken)
-    votes = np.zeros((draws, answers))
+    place = draw, samples.answer[sample]
+    votes = np.full((draws, len(samples.is_right)), -np.inf)
     if rule == "best":
-        np.maximum.at(votes, (draw, samples.answer[sample]), 1 + samples.score[sample])
+        np.maximum.at(votes, place, samples.score[sample])
     else:
-        weight = np.ones(len(sample)) if rule == "majority" else samples.score[sample]
-        np.add.at(votes, (draw, samples.answer[sample]), weight)
-    winner = (votes + 1e-9 * rng.random(votes.shape)).argmax(axis=1)
-    voted = taken.any(axis=1)
-    return (samples.is_right[winner] & voted).mean(), covered
+        votes[place] = 0
+        np.add.at(votes, place, 1 if rule == "majority" else samples.score[sample])
+    winners = np.isfinite(votes) & (votes >= votes.max(axis=1, keepdims=True) - 1e-9)
+    solved = (winners & samples.is_right).sum(axis=1) / np.maximum(1, winners.sum(axis=1))
+    return solved.mean(), covered
 
 
 def majority_limit(problems):
@@ -206,7 +204,7 @@ def forecast(right, units, ks, measured):
     far = [ks[-1] * 2**i for i in range(int(math.log2(FAR)) + 1)]
     rng = np.random.default_rng(0)
     fits = []
-    for _ in range(100):
+    for _ in range(RESAMPLES // 10):
         drawn = rng.integers(len(right), size=len(right))
         fits.append(beta_coverage(far, *fit_beta(right[drawn], units[drawn])))
     low, high = np.percentile(fits, [2.5, 97.5], axis=0)
@@ -233,10 +231,11 @@ class BadInput(Exception):
 
 
 # What Python raises for JSON that is not as expected.
-ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
 # What may differ between files that are pooled.
 POOLED = ("seed", "problems", "problem", "commit", "versions", "device", "limit", "output")
 POOLED += ("overwrite", "batch_problems", "allow_pickle", "trace", "keep_tree", "run_code")
+RULES = ("majority", "best", "weighted")  # "tests" finds all that is covered
 
 
 @dataclass
@@ -264,7 +263,7 @@ class Run:
         self.script = settings["script"]
         self.units = files[0].units
         self.size = settings["n"] / self.units  # samples in a unit
-        self.rules = [rule for rule in files[0].rows[0]["predictions"] if rule != "tests"]
+        self.rules = [rule for rule in files[0].rows[0]["predictions"] if rule in RULES]
         rows = {}
         for file in files:
             for row in file.rows:
@@ -272,18 +271,15 @@ class Run:
         self.samples = {}  # {id: Samples}
         self.level = {}
         flops = []
-        prompt = []  # the share of it in what the policy read
+        prompt = []  # its share in all that was read: by the policy once, by the PRM each time
         for key, found in rows.items():
-            first = found[0][1]
-            for file, row in found:
-                if asked(row) != asked(first):
-                    raise BadInput(f"{self.files[0]} and {file.path} differ in problem {key!r}")
             self.samples[key] = pool([file.judged(row) for file, row in found], self.units)
-            self.level[key] = first.get("level")
+            self.level[key] = found[0][1].get("level")
             usage = [row["usage"] for _, row in found]
             flops.append(np.mean([one["flops"] for one in usage]))
-            shares = [1 - one["generated_tokens"] / one["policy_tokens"] for one in usage]
-            prompt.append(max(0.0, np.mean(shares)))
+            once = sum(one["policy_tokens"] - one["generated_tokens"] for one in usage)
+            read = sum(one["policy_tokens"] + one["prm_tokens"] for one in usage)
+            prompt.append(max(0.0, once / read))
         self.flops = np.array(flops)  # [P], of n samples
         self.prompt = np.array(prompt)
 
@@ -310,6 +306,7 @@ class File:
             first, *lines = Path(path).read_bytes().split(b"\n")[:-1]
             self.header = dict(json.loads(first)["run"])
             self.units = units_of(self.header)
+            self.has_subtrees = self.header["script"] == "dvts.py"
         except OSError as error:
             raise BadInput(f"{path} cannot be read ({error.strerror}): name result files") from None
         except ODD:
@@ -318,6 +315,8 @@ class File:
         for number, line in enumerate(lines, 2):
             try:
                 row = json.loads(line)
+                if type(row["id"]) is not str:
+                    raise ValueError("its id is no text")
                 if "error" not in row:
                     self.check(row)
                 if "error" not in row or row["id"] not in rows:
@@ -340,10 +339,11 @@ class File:
         """Raises ValueError and the like for what no script writes."""
         usage = row["usage"]
         counts = [usage[key] for key in ("flops", "generated_tokens", "policy_tokens")]
-        if min(counts) <= 0 or not all(map(math.isfinite, counts)):
+        if not all(0 < count < 1e30 for count in (*counts, usage["prm_tokens"] + 1)):
             raise ValueError("it has no cost")
-        if self.units == self.header["n"] and len(row["completions"]) != self.units:
-            raise ValueError(f"{len(row['completions'])} completions, not n = {self.units}")
+        completions = len(row["completions"])
+        if self.units > 1 and not self.has_subtrees and completions != self.units:
+            raise ValueError(f"{completions} completions, not n = {self.units}")
         asked(row)
         row["predictions"].keys()
         self.judged(row)
@@ -356,24 +356,30 @@ class File:
             form = None
             if one["finished"] and one["answer"]:
                 form = grading.canonical_form(one["answer"])
+            right = form is not None and form == gold
+            if "tests" in row:  # hardly two programs are alike: each is an answer of its own
+                form = object() if one["finished"] else None
+                right = one["passed"] is True
             scored = one["scores"] and None not in one["scores"]
             score = float(one["value"]) if scored else math.nan
-            right = one.get("passed", form is not None and form == gold)
-            unit = one.get("subtree", place) if self.units > 1 else 0
-            if not 0 <= unit < self.units:
+            unit = one["subtree"] if self.has_subtrees else place
+            if self.units == 1:
+                unit = 0
+            if type(unit) is not int or not 0 <= unit < self.units:
                 raise ValueError(f"subtree {unit} of {self.units}")
-            found.append((unit, form, score, bool(right)))
+            found.append((unit, form, score, right))
         return found
 
 
 def units_of(header):
     """How many independent parts the n solutions of a problem come in."""
-    if header["n"] < 1:
+    script, n = header["script"], header["n"]
+    if type(script) is not str or type(n) is not int or n < 1:
         raise ValueError
-    if header["script"] in ("majority.py", "best_of_n.py") and not header.get("stop_at"):
-        return header["n"]
-    if header["script"] == "dvts.py":
-        return max(1, header["n"] // header["beam_width"])
+    if script in ("majority.py", "best_of_n.py") and not header.get("stop_at"):
+        return n
+    if script == "dvts.py":
+        return max(1, n // int(header["beam_width"]))
     return 1
 
 
@@ -385,24 +391,23 @@ def pool(parts, units):
         for unit, form, score, right in part:
             number = -1 if form is None else forms.setdefault(form, len(forms))
             entries.append((i * units + unit, number, score, right))
-    unit, answer, score, correct = (list(column) for column in zip(*entries))
+    columns = list(zip(*entries)) or [()] * 4
+    unit, answer, score, correct = map(np.array, columns, (int, int, float, bool))
     is_right = np.zeros(max(1, len(forms)), dtype=bool)
-    is_right[[number for number, right in zip(answer, correct) if right and number >= 0]] = True
-    return Samples(
-        len(parts) * units,
-        np.array(unit),
-        np.array(answer),
-        np.array(score),
-        np.array(correct),
-        is_right,
-    )
+    is_right[answer[correct & (answer >= 0)]] = True
+    return Samples(len(parts) * units, unit, answer, score, correct, is_right)
 
 
 def pooled(files):
     """(runs, notes). What is not equal in more than the seed is another run."""
     groups = {}
     notes = []
+    known = {}
     for file in files:
+        for row in file.rows:
+            path, same = known.setdefault(row["id"], (file.path, asked(row)))
+            if asked(row) != same:
+                raise BadInput(f"{path} and {file.path} differ in problem {row['id']!r}")
         settings = {key: value for key, value in file.header.items() if key not in POOLED}
         group = groups.setdefault(json.dumps(settings, sort_keys=True), (settings, []))[1]
         for other in group:
@@ -410,7 +415,7 @@ def pooled(files):
                 raise BadInput(f"{file.path} has the seed of {other.path}: leave one of them out")
         group.append(file)
         if file.failed:
-            notes.append(f"{file.path}: {file.failed} problems failed and are left out")
+            notes.append(f"{file.path}: failed problems, which are left out: {file.failed}")
     runs = [Run(settings, group) for settings, group in groups.values()]
     for run in runs:
         most = max(one.units for one in run.samples.values())
@@ -441,12 +446,12 @@ def report_on(run, ks, progress):
     units = np.array([one.units for one in samples])
     covered = np.stack([coverage_at(k, right, units) for k in ks], axis=1)  # [P, K]
     success = {rule: np.zeros(covered.shape) for rule in run.rules}
-    could = {rule: np.zeros(covered.shape) for rule in run.rules}  # covered, on the same subsets
-    rng = np.random.default_rng(0)
+    could = np.zeros(covered.shape)  # covered, on the same subsets
     for p, one in enumerate(progress(samples)):
-        for rule in run.rules:
-            for i, k in enumerate(ks):
-                success[rule][p, i], could[rule][p, i] = success_at(k, one, rule, rng)
+        for i, k in enumerate(ks):
+            for rule in run.rules:
+                rng = np.random.default_rng((p, k))  # equal subsets for all rules
+                success[rule][p, i], could[p, i] = success_at(k, one, rule, rng)
     coverage = covered.mean(axis=0)
     low, high = interval(covered)
     k = [run.size * count for count in ks]
@@ -462,17 +467,19 @@ def report_on(run, ks, progress):
     }
     report["precision"] = {}
     for rule, values in success.items():
-        found = np.maximum(could[rule].mean(axis=0), 1e-12)
-        report["precision"][rule] = list(values.mean(axis=0) / found)
+        shares = zip(values.mean(axis=0), could.mean(axis=0))
+        report["precision"][rule] = [found / of if of else None for found, of in shares]
     report["gap"] = {rule: list(coverage - v.mean(axis=0)) for rule, v in success.items()}
     report["levels"] = by_level(run, covered, success)
     report["majority_limit"] = None
     if run.size == 1 and "majority" in run.rules:  # the theorem is about independent samples
         report["majority_limit"] = majority_limit(samples)
-    report["fit"] = power_law(k, coverage, k[-1] / 8) if len(k) > 2 else None
+    grid = np.array(powers(run.largest()))  # what the fits are does not depend on what is shown
+    measured = np.array([coverage_at(count, right, units).mean() for count in grid])
+    report["fit"] = power_law(run.size * grid, measured, run.size * grid[-1] / 8)
     report["forecast"] = None
-    if len(ks) > 2:
-        report["forecast"] = forecast(right, units, ks, coverage)
+    if len(grid) > 2:
+        report["forecast"] = forecast(right, units, grid, measured)
         report["forecast"]["k"] = [run.size * count for count in report["forecast"]["k"]]
     return report
 
@@ -489,19 +496,24 @@ def by_level(run, covered, success):
     return found
 
 
+def at_flops(flops, report, curve):
+    """A curve of a report at other FLOPs: linear in log(FLOPs), NaN beyond its ends."""
+    known = np.log(report["flops"])
+    return np.interp(np.log(flops), known, curve, left=math.nan, right=math.nan)
+
+
 def crossing(a, b, key):
     """Which of two reports is ahead at equal FLOPs, in words; None if they do not overlap.
 
-    key(report): a curve, one value for each of its FLOPs. Between points it is linear in
-    log(FLOPs).
+    key(report): a curve, one value for each of its FLOPs.
     """
     low = max(a["flops"][0], b["flops"][0])
     high = min(a["flops"][-1], b["flops"][-1])
     if low > high:
         return None
     grid = np.geomspace(low, high, 400)
-    curves = [np.interp(np.log(grid), np.log(one["flops"]), key(one)) for one in (a, b)]
-    ahead = np.sign(curves[1] - curves[0])
+    curves = [at_flops(grid, one, key(one)) for one in (a, b)]
+    ahead = np.sign(np.round(curves[1] - curves[0], 9))
     last = ahead[-1]
     if last == 0:
         return f"equal at {amount(high)}FLOP"
@@ -522,9 +534,11 @@ def name_runs(runs):
         name = run.script.removesuffix(".py")
         for key, value in sorted(run.settings.items()):
             if any(other.settings.get(key) != value for other in rivals):
-                text = str(value) if len(str(value)) <= 40 else str(value)[:37] + "..."
-                name += f", {key}={text}"
+                text = " ".join(str(value).split())
+                name += f", {key}={text if len(text) <= 40 else text[:37] + '...'}"
         names.append(name)
+    if len(set(names)) < len(names):
+        names = [f"{name}, {run.files[0]}" for name, run in zip(names, runs)]
     return names
 
 
@@ -548,19 +562,42 @@ def table(reports):
     lines = []
     for report in reports:
         lines += [*run_lines(report), ""]
+    lines += equal_lines([one for one in reports if len(one["flops"]) > 1])
     for i, a in enumerate(reports):
         for b in reports[i + 1 :]:
             found = crossing(a, b, lambda one: one["coverage"])
             if found is None:
                 lines.append(f"{a['name']} and {b['name']} have no FLOPs in common")
                 continue
-            lines.append(f"at equal FLOPs, {a['name']} and {b['name']}")
+            lines.append(f"which is ahead at equal FLOPs, {a['name']} or {b['name']}?")
             lines.append(f"  coverage: {found}")
             for rule in a["success"]:
                 if rule in b["success"]:
                     found = crossing(a, b, lambda one, rule=rule: one["success"][rule])
                     lines.append(f"  {rule}: {found}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def equal_lines(reports):
+    """Coverage and what each rule solves, of two or more curves at the same FLOPs."""
+    if len(reports) < 2:
+        return []
+    ends = [report["flops"][end] for report in reports for end in (0, -1)]
+    costs = np.geomspace(min(ends), max(ends), 9)
+    lines = ["% of problems at equal FLOPs (- where a run does not reach)"]
+    lines.append(" " * 9 + "".join(f"{amount(cost):>7}" for cost in costs))
+    for rule in ("coverage", *RULES):
+        title = rule
+        for report in reports:
+            curve = report["coverage"] if rule == "coverage" else report["success"].get(rule)
+            if curve is None:
+                continue
+            line = f"{title:<9}"
+            for value in at_flops(costs, report, curve):
+                line += f"{'-' if math.isnan(value) else f'{100 * value:.1f}':>7}"
+            lines.append(f"{line}  {report['name']}")
+            title = ""
+    return [*lines, ""]
 
 
 def run_lines(report):
@@ -571,23 +608,25 @@ def run_lines(report):
         "% of problems: covered [95 % interval]; solved by a rule (precision: of those covered)",
     ]
     rules = list(report["success"])
-    head = f"{'k':>6}  {'coverage':<20}" + "".join(f"{rule:<16}" for rule in rules) + "FLOP"
+    head = f"{'k':>6}  {'coverage':<22}" + "".join(f"{rule:<16}" for rule in rules) + "FLOP"
     lines.append(head)
     for i, k in enumerate(report["k"]):
         low, high = report["coverage_interval"][i]
         covered = f"{100 * report['coverage'][i]:5.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-        line = f"{k:>6g}  {covered:<20}"
+        line = f"{k:>6g}  {covered:<22}"
         for rule in rules:
             share = 100 * report["success"][rule][i]
-            precision = 100 * report["precision"][rule][i]
-            line += f"{f'{share:5.1f} ({precision:.0f})':<16}"
+            precision = report["precision"][rule][i]
+            text = "-" if precision is None else f"{100 * precision:.0f}"
+            line += f"{f'{share:5.1f} ({text})':<16}"
         lines.append(line + amount(report["flops"][i]))
 
     if report["levels"]:
         last = f"{report['k'][-1]:g}"
         lines += ["", f"by level: covered at k = {report['k'][0]:g} and {last}, solved at {last}"]
+        width = max(6, *map(len, report["levels"]))
         for level, row in report["levels"].items():
-            line = f"{level[:6]:>6}  {row['problems']:>4} problems  "
+            line = f"{level:>{width}}  {row['problems']:>4} problems  "
             line += f"{100 * row['coverage'][0]:5.1f} {100 * row['coverage'][-1]:5.1f}   "
             shares = [f"{rule} {100 * row[rule][-1]:.1f}" for rule in rules]
             lines.append(line + ", ".join(shares))
@@ -734,8 +773,7 @@ def units_to_show(run, wanted):
     """Numbers of units: those of --k, or powers of two and all. Raises BadInput."""
     largest = run.largest()
     if wanted is None:
-        powers = [2**i for i in range(largest.bit_length())]
-        return sorted({*powers, largest})
+        return powers(largest)
     counts = []
     for k in sorted(set(wanted)):
         count = k / run.size
@@ -747,6 +785,11 @@ def units_to_show(run, wanted):
             )
         counts.append(int(count))
     return counts
+
+
+def powers(largest):
+    """1, 2, 4, ... and largest."""
+    return sorted({*(2**i for i in range(largest.bit_length())), largest})
 
 
 def plain(value):
