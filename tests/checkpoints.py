@@ -216,9 +216,12 @@ def answer_by(model, tags):
     """Make a random model answer by one of these tokens, as a PRM that scores by them does: one
     direction of the residual stream is always there, and the head dislikes all others along it."""
     with torch.no_grad():
-        model.model.embed_tokens.weight[:, 0] = 6.0
+        model.model.embed_tokens.weight[:, 0] = 1.0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[0] = 0.0
+            layer.mlp.down_proj.weight[0] = 0.0
         others = [i for i in range(len(model.lm_head.weight)) if i not in tags]
-        model.lm_head.weight[others, 0] = -8.0
+        model.lm_head.weight[others, 0] = -60.0
         model.lm_head.weight[tags, 0] = 0.0
 
 
