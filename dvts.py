@@ -28,12 +28,6 @@ Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models"
     python dvts.py --n 64 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
 """
 
-import signal
-
-# While torch is imported, Ctrl-C ends the script without a traceback.
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
 import math
 import sys
 from dataclasses import dataclass, field
@@ -51,7 +45,7 @@ from transformers import (
     GenerationConfig,
 )
 
-from common.chat import MATH_PROMPT, encode_prompt
+from common.chat import MATH_PROMPT, encode_prompt, end_of_turn
 from common.prm import in_batches
 
 # --- the search -----------------------------------------------------------------------------------
@@ -78,6 +72,7 @@ def dvts(
     max_new_tokens=2048,  # in a whole solution
     reduce=last,  # the scores of all steps so far -> what the search goes by
     system=MATH_PROMPT,
+    thinking=False,  # let it think first, if its chat template has a switch for that
     separator="\n\n",  # what ends a step: a string, or a function (see step_end)
     on_step=None,  # on_step(depth, children) is called after each step
 ):
@@ -88,7 +83,7 @@ def dvts(
     """
     generators = generators or seeded(len(problems))
     sampling = {"separator": separator, "temperature": temperature, "top_p": top_p}
-    roots = prefill(policy, tokenizer, problems, system, max_new_tokens)
+    roots = prefill(policy, tokenizer, problems, system, max_new_tokens, thinking)
     prm.read_problems(roots)
     widths = share(n, max(1, n // beam_width))
     subtrees = [Subtree(i, m, root) for root in roots for i, m in enumerate(widths)]
@@ -267,7 +262,7 @@ ROOM = 32  # tokens that a cache can take in before it is copied to a larger pla
 
 
 # Copied from beam.py
-def prefill(policy, tokenizer, problems, system, max_new_tokens):
+def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False):
     """Read each prompt once. Returns the roots, one for each problem.
 
     Raises ValueError if a prompt fills the policy's context.
@@ -275,7 +270,7 @@ def prefill(policy, tokenizer, problems, system, max_new_tokens):
     context = getattr(policy.config, "max_position_embeddings", None) or math.inf
     roots = []
     for problem, text in enumerate(problems):
-        prompt = encode_prompt(tokenizer, text, system=system)
+        prompt = encode_prompt(tokenizer, text, system, thinking)
         left = min(max_new_tokens, context - len(prompt))
         if left <= 0:
             raise ValueError(f"a prompt of {len(prompt)} tokens fills the context of {context}")
@@ -517,14 +512,15 @@ def read_text(tokenizer, child, separator):
 
 
 # Copied from beam.py
-def load_policy(folder, *, four_bit=False, device="cpu"):
+def load_policy(folder, *, four_bit=False, device="cpu", dtype=None):
     """The model that writes, and its tokenizer, from a local folder.
 
-    bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that comes with a
-    checkpoint is never run. Raises ValueError if it names no token that ends a text, or if its
-    weights are not those of its config.json.
+    dtype: by default bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that
+    comes with a checkpoint is never run. Raises ValueError if it names no token that ends a text,
+    or one that it does not have, or if its weights are not those of its config.json.
     """
-    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    if dtype is None:
+        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -544,13 +540,15 @@ def load_policy(folder, *, four_bit=False, device="cpu"):
         if info[fault]:  # what is missing would be random numbers
             raise ValueError(f"its weights and its config.json differ: {fault} {min(info[fault])}")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    eos = set()
+    eos = {end_of_turn(tokenizer)}  # what the chat template writes behind an answer
     for named_by in (policy.generation_config, policy.config, tokenizer):
         ids = getattr(named_by, "eos_token_id", None)
         eos.update(ids if isinstance(ids, list) else [ids])
     eos.discard(None)
     if not eos:
         raise ValueError("it names no token that ends a text")
+    if max(eos) >= policy.get_input_embeddings().num_embeddings:
+        raise ValueError(f"a text ends at token {max(eos)}, which it does not have")
     # What a checkpoint recommends (top-k 50, a repetition penalty) would bend our sampling.
     policy.generation_config = GenerationConfig(eos_token_id=sorted(eos), pad_token_id=max(eos))
     return policy.eval(), tokenizer

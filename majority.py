@@ -21,12 +21,6 @@ Wang et al. 2022, "Self-Consistency Improves Chain of Thought Reasoning in Langu
     python majority.py --n 1 --temperature 0            # greedy decoding, the baseline of it all
 """
 
-import signal
-
-# While torch is imported, Ctrl-C ends the script without a traceback.
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
 import math
 import sys
 from dataclasses import dataclass, field
@@ -44,7 +38,7 @@ from transformers import (
     GenerationConfig,
 )
 
-from common.chat import MATH_PROMPT, encode_prompt
+from common.chat import MATH_PROMPT, encode_prompt, end_of_turn
 from common.prm import in_batches
 
 # --- the search -----------------------------------------------------------------------------------
@@ -62,6 +56,7 @@ def sample_solutions(
     top_p=1.0,
     max_new_tokens=2048,  # in a whole solution
     system=MATH_PROMPT,
+    thinking=False,  # let it think first, if its chat template has a switch for that
     on_step=None,  # on_step(1, children) is called when all are written
 ):
     """Returns for each problem a list of n Solutions, each to the end of text or cut at a limit.
@@ -72,7 +67,7 @@ def sample_solutions(
     sampling = {"separator": None, "temperature": temperature, "top_p": top_p}
 
     # 1. Read each prompt once.
-    roots = prefill(policy, tokenizer, problems, system, max_new_tokens)
+    roots = prefill(policy, tokenizer, problems, system, max_new_tokens, thinking)
 
     # 2. Continue each n times, to the end of text.
     parents = [root for root in roots for _ in range(n)]
@@ -179,7 +174,7 @@ ROOM = 32  # tokens that a cache can take in before it is copied to a larger pla
 
 
 # Copied from beam.py
-def prefill(policy, tokenizer, problems, system, max_new_tokens):
+def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False):
     """Read each prompt once. Returns the roots, one for each problem.
 
     Raises ValueError if a prompt fills the policy's context.
@@ -187,7 +182,7 @@ def prefill(policy, tokenizer, problems, system, max_new_tokens):
     context = getattr(policy.config, "max_position_embeddings", None) or math.inf
     roots = []
     for problem, text in enumerate(problems):
-        prompt = encode_prompt(tokenizer, text, system=system)
+        prompt = encode_prompt(tokenizer, text, system, thinking)
         left = min(max_new_tokens, context - len(prompt))
         if left <= 0:
             raise ValueError(f"a prompt of {len(prompt)} tokens fills the context of {context}")
@@ -429,14 +424,15 @@ def read_text(tokenizer, child, separator):
 
 
 # Copied from beam.py
-def load_policy(folder, *, four_bit=False, device="cpu"):
+def load_policy(folder, *, four_bit=False, device="cpu", dtype=None):
     """The model that writes, and its tokenizer, from a local folder.
 
-    bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that comes with a
-    checkpoint is never run. Raises ValueError if it names no token that ends a text, or if its
-    weights are not those of its config.json.
+    dtype: by default bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that
+    comes with a checkpoint is never run. Raises ValueError if it names no token that ends a text,
+    or one that it does not have, or if its weights are not those of its config.json.
     """
-    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    if dtype is None:
+        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -456,13 +452,15 @@ def load_policy(folder, *, four_bit=False, device="cpu"):
         if info[fault]:  # what is missing would be random numbers
             raise ValueError(f"its weights and its config.json differ: {fault} {min(info[fault])}")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    eos = set()
+    eos = {end_of_turn(tokenizer)}  # what the chat template writes behind an answer
     for named_by in (policy.generation_config, policy.config, tokenizer):
         ids = getattr(named_by, "eos_token_id", None)
         eos.update(ids if isinstance(ids, list) else [ids])
     eos.discard(None)
     if not eos:
         raise ValueError("it names no token that ends a text")
+    if max(eos) >= policy.get_input_embeddings().num_embeddings:
+        raise ValueError(f"a text ends at token {max(eos)}, which it does not have")
     # What a checkpoint recommends (top-k 50, a repetition penalty) would bend our sampling.
     policy.generation_config = GenerationConfig(eos_token_id=sorted(eos), pad_token_id=max(eos))
     return policy.eval(), tokenizer

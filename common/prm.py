@@ -26,10 +26,11 @@ from common.families import FAMILIES, family_of
 BATCH_TOKENS = 128
 
 
-def load_prm(folder, *, family=None, four_bit=False, device="cpu", allow_pickle=False):
+def load_prm(folder, *, family=None, four_bit=False, device="cpu", dtype=None, allow_pickle=False):
     """The PRM in a local folder. family: a name in FAMILIES; None: told by its config.json.
 
-    bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either, but for the head that scores.
+    dtype: by default bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. The head
+    that scores is always float32.
     Code that comes with a checkpoint is never run. Pickled weights (.bin) are read only with
     allow_pickle. Raises ValueError if it is no PRM of the family, or lacks weights.
     """
@@ -41,7 +42,8 @@ def load_prm(folder, *, family=None, four_bit=False, device="cpu", allow_pickle=
         config = json.loads(Path(folder, "config.json").read_text())
         family = family_of(config, tokenizer)
 
-    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    if dtype is None:
+        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -13,7 +13,7 @@ import torch
 from common.families import FAMILIES
 from common.prm import load_prm
 from harness import models, problems, results, solve, table, trace
-from harness.terminal import RANK, cure, fail, hear_ctrl_c, say
+from harness.terminal import RANK, cure, fail, say
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,6 +86,9 @@ def add_run_flags(parser):
     add = parser.add_argument
     system = parser.parameters["system"].default
     add("--system", metavar="TEXT", default=system, help="system prompt (default: Meta's for MATH)")
+    yes_no = argparse.BooleanOptionalAction
+    help = "have a policy that can think first do so (default: no)"
+    add("--thinking", action=yes_no, default=False, help=help)
     add("--policy", metavar="MODEL", help="hub id or folder of the model that writes")
     add("--policy-4bit", action="store_true", help="load the policy in 4-bit NF4")
     if "prm" in parser.parameters:
@@ -93,7 +96,6 @@ def add_run_flags(parser):
         names = ", ".join(FAMILIES)
         add("--prm-family", choices=FAMILIES, metavar="NAME", help=f"{names} (default: detected)")
         add("--allow-pickle", action="store_true", help="read a PRM's pickled weights (.bin)")
-        yes_no = argparse.BooleanOptionalAction
         add("--prm-4bit", action=yes_no, help="PRM in NF4 (default: on a GPU)")
         add(
             "--reduction",
@@ -101,9 +103,15 @@ def add_run_flags(parser):
             default="last",
             help="how step scores become one (default: last)",
         )
+    help = "cuda, cpu, or mps, not tried here (default: found)"
+    add("--device", choices=["cuda", "cpu", "mps"], metavar="NAME", help=help)
+    help = "bfloat16, float16, float32 (default: by device)"
+    add("--dtype", choices=["bfloat16", "float16", "float32"], metavar="NAME", help=help)
     question = parser.add_mutually_exclusive_group()
     question.add_argument("--problems", metavar="FILE", help="JSONL of problems, or hub id")
     question.add_argument("--problem", metavar="TEXT", help="answer this one question instead")
+    help = "run what the policy writes against unit tests: no jail"
+    add("--run-code", action="store_true", help=help)
     add("--limit", type=positive_int, metavar="N", help="take the first N problems only")
     help = "solved side by side (default: 64 / n, on big GPUs more)"
     add("--batch-problems", type=positive_int, metavar="N", help=help)
@@ -122,7 +130,6 @@ def run(args, search, load_policy):
     problems failed (the same command tries them again); 130 after Ctrl-C. Processes that accelerate
     or torchrun started share the problems.
     """
-    hear_ctrl_c()
     try:
         if args.problem is None or args.output is not None:
             return solve_and_tell(args, search, load_policy)
@@ -159,9 +166,9 @@ def solve_and_tell(args, search, load_policy):
     # The first of several processes has the result file to itself from here to the last line.
     with results.Output(args, asked) if RANK == 0 else nullcontext() as output:
         # 2. The models.
-        policy, tokenizer, prm = load_models(args, load_policy, has_prm)
+        policy, tokenizer, prm = load_models(args, load_policy, has_prm, asked)
         if args.batch_problems is None:
-            args.batch_problems = max(1, solve.rows_side_by_side() // args.n)
+            args.batch_problems = max(1, solve.rows_side_by_side(args) // args.n)
         solve.check_memory(args, policy, tokenizer, prm, asked)
 
         # 3. The run.
@@ -180,7 +187,7 @@ def solve_and_tell(args, search, load_policy):
         rows = results.read(args.output)[1] if output.header else {}
         done = [rows[problem["id"]] for problem in asked[: args.limit] if problem["id"] in rows]
         if args.problem is None:
-            say(table.table(args, done, len(asked), torch.cuda.is_available()))
+            say(table.table(args, done, len(asked), args.device == "cuda"))
         elif done:
             say(table.vote(done[0], args.reduction))
         if args.trace is not None:
@@ -190,10 +197,15 @@ def solve_and_tell(args, search, load_policy):
     return int(any("error" in row for row in done))
 
 
-def load_models(args, load_policy, has_prm):
+def load_models(args, load_policy, has_prm, asked):
     """(policy, tokenizer, prm). prm is None where the search has none."""
     with models.loading("--policy", args.policy) as folder:
-        policy, tokenizer = load_policy(folder, four_bit=args.policy_4bit, device=models.device())
+        policy, tokenizer = load_policy(
+            folder,
+            four_bit=args.policy_4bit,
+            device=models.device(args),
+            dtype=getattr(torch, args.dtype),
+        )
     prm = None
     if has_prm:
         with models.loading("--prm", args.prm, args.allow_pickle) as folder:
@@ -202,8 +214,11 @@ def load_models(args, load_policy, has_prm):
                 family=args.prm_family,
                 four_bit=args.prm_4bit,
                 device=policy.device,
+                dtype=getattr(torch, args.dtype),
                 allow_pickle=args.allow_pickle,
             )
     models.check_writer(args, policy, tokenizer)
+    if prm:
+        models.check_prm(args, prm, asked[: args.limit])
     models.limit_threads(policy, prm)
     return policy, tokenizer, prm

@@ -15,6 +15,8 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.utils import logging
 
 from common import chat, grading
+from common.families import MathShepherd, RLHFlow
+from common.families.weights import share_of_plus_minus
 from harness.terminal import RANK, bar, cure, fail, note, say
 
 TINY = os.path.relpath(Path(__file__).resolve().parent.parent / "tiny")
@@ -25,7 +27,7 @@ def choose(args, has_prm):
     """Fill in the models and problems that args leaves open, and say so in one line."""
     logging.disable_progress_bar()  # weights load in seconds; downloads have bars of their own
     logging.set_verbosity_error()  # what is wrong is told in one line
-    gpu = torch.cuda.is_available()
+    gpu = find_device(args)
     if gpu:
         defaults = {
             "policy": "meta-llama/Llama-3.2-1B-Instruct",
@@ -63,11 +65,23 @@ def choose(args, has_prm):
         say(f"{found} CUDA GPU here: running {' '.join(flags)} (give these to choose)")
 
 
-def device():
-    """The torch.device of this process: its own GPU where there is CUDA, else the CPU."""
-    if torch.cuda.is_available():
+def find_device(args):
+    """Fill in args.device and args.dtype. Returns whether it is a CUDA GPU."""
+    gpu = torch.cuda.is_available()
+    if args.device == "cuda" and not gpu:
+        fail("--device cuda: PyTorch finds no CUDA GPU here: leave it out, or see nvidia-smi")
+    if args.device == "mps" and not torch.backends.mps.is_available():
+        fail("--device mps: PyTorch finds no Apple GPU here: leave it out")
+    args.device = args.device or ("cuda" if gpu else "cpu")
+    args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
+    return args.device == "cuda"
+
+
+def device(args):
+    """The torch.device of this process: of several GPUs its own."""
+    if args.device == "cuda":
         return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
-    return torch.device("cpu")
+    return torch.device(args.device)
 
 
 def limit_threads(policy, prm):
@@ -155,10 +169,15 @@ def check(args, problems):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         # A chat template is a program: it can fail.
-        prompts = [
-            chat.encode_prompt(tokenizer, one["problem"], args.system)
-            for one in bar(problems, desc="checking the prompts", leave=False)
-        ]
+        prompts = []
+        for one in bar(problems, desc="checking the prompts", leave=False):
+            text = one["problem"]
+            prompts.append(chat.encode_prompt(tokenizer, text, args.system, args.thinking))
+        if args.thinking:
+            text = problems[0]["problem"]
+            if prompts[0] == chat.encode_prompt(tokenizer, text, args.system):
+                raise ValueError("its chat template has no switch for --thinking: leave that out")
+    check_vocabulary("--policy", args.policy, config, tokenizer)
     prm = getattr(args, "prm", None)
     if prm and os.path.samefile(folder, model_folder(prm, "--prm", args.allow_pickle)):
         same = f"--policy and --prm are both {args.policy}"
@@ -185,6 +204,35 @@ def check(args, problems):
     check_answers(problems)
 
 
+def check_vocabulary(flag, name, config, tokenizer):
+    """fail() at a tokenizer of another model, whose tokens this one does not have."""
+    known = config.get_text_config().vocab_size
+    if len(tokenizer) > known:
+        fail(
+            f"{flag} {name}: its tokenizer has {len(tokenizer)} tokens and the model {known}: "
+            "they are not of one model, download it again"
+        )
+
+
+def check_prm(args, prm, problems):
+    """fail() at a PRM that cannot read the problems, or that is a model that writes."""
+    check_vocabulary("--prm", args.prm, prm.model.config, prm.tokenizer)
+    for problem in problems:
+        length = len(prm.family.opening(problem["problem"].strip()))
+        if length >= prm.context:
+            fail(
+                f"problem {problem['id']!r} is too long: {length} tokens, of which --prm "
+                f"{args.prm} takes fewer than {prm.context}: shorten or delete it"
+            )
+    if isinstance(prm.family, RLHFlow | MathShepherd):
+        share = share_of_plus_minus(prm, prm.model.name_or_path)
+        if share < 0.5:
+            fail(
+                f'--prm {args.prm} answers a step by "+" or "-" with a probability of {share:.2f} '
+                "only: it is no reward model, or one of another --prm-family"
+            )
+
+
 def check_answers(problems):
     unread = []
     for problem in bar(problems, desc="checking the answers", leave=False):
@@ -205,9 +253,8 @@ def check_answers(problems):
 def check_writer(args, policy, tokenizer):
     """fail() at a policy that the searches cannot use, or that is a reward model: its files may be
     those of a writer, yet it answers "+" or "-"."""
-    step = [{"role": "user", "content": "What is 1 + 1? ## Step 1: Add\n$1+1=2$"}]
-    text = chat.render(tokenizer, step, add_generation_prompt=True)
-    prompt = torch.tensor([chat.encode(tokenizer, text)], device=policy.device)
+    step = "What is 1 + 1? ## Step 1: Add\n$1+1=2$"
+    prompt = torch.tensor([chat.encode_prompt(tokenizer, step, "")], device=policy.device)
     with torch.inference_mode():
         output = policy(prompt, use_cache=True)
     shapes = set()

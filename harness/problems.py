@@ -1,20 +1,25 @@
 """Problem files: lines of JSON, or Parquet, checked to the last line before any work."""
 
+import ast
+import gzip
 import json
 import math
 import os
 from pathlib import Path
 
+from common import programs
 from harness import models
-from harness.terminal import cure, fail
+from harness.terminal import cure, fail, note
 
 
 def load(args):
     """All problems, in file order: [{"id": str, "problem": str, "answer": str, "level"}].
 
     Reads JSONL with problem, answer and perhaps id (or unique_id) and level, or GSM8K's question
-    and answer ending in "#### 42". A hub id means the test.jsonl of that dataset, or its Parquet
-    files. fail()s at the first fault. A single question (args.problem) has no answer.
+    and answer ending in "#### 42". In place of an answer a problem may have "tests", Python that
+    raises if a program is wrong; or HumanEval's prompt, test and entry_point. A hub id means the
+    test.jsonl of that dataset, or its Parquet files. fail()s at the first fault. A single question
+    (args.problem) has no answer.
     """
     if args.problem is not None:
         if not args.problem.strip():
@@ -31,7 +36,30 @@ def load(args):
         problems.append(problem)
     if not problems:
         fail(f"--problems {args.problems} is empty: write one problem a line")
+    check_tests(args, problems)
     return problems
+
+
+def check_tests(args, problems):
+    """Programs run only if the user said so. What this system cannot keep from them is said."""
+    with_tests = [problem["id"] for problem in problems if "tests" in problem]
+    if args.run_code and not with_tests:
+        fail(f"--run-code: no problem of --problems {args.problems} has tests: leave it out")
+    if not with_tests:
+        return
+    if len(with_tests) < len(problems):
+        fail(f"--problems {args.problems} mixes problems with tests and with answers: split it")
+    if not args.run_code:
+        fail(
+            f"--problems {args.problems} has unit tests (problem {with_tests[0]!r}): add "
+            "--run-code to run what the policy writes here, which is no jail (docs/code.md)"
+        )
+    try:
+        free = programs.uncontained()
+    except RuntimeError as error:
+        fail(f"--run-code: {error}: try another user or another machine")
+    if free:
+        note(f"programs that the policy writes can {' and '.join(free)} on this system")
 
 
 def records(name):
@@ -81,8 +109,12 @@ def read_parquet(name, paths):
 
 
 def read_lines(name, path):
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            return file.read().split("\n")
+    except (EOFError, gzip.BadGzipFile) as error:
+        fail(f"--problems {name} cannot be unpacked ({error}): download it again")
     except OSError as error:
         remedy = cure(error) or "mend that or name another file"
         fail(f"--problems {name} cannot be read ({error.strerror}): {remedy}")
@@ -122,18 +154,61 @@ def read_object(line, where):
 
 
 def parse(record, number, where):
+    if "entry_point" in record:
+        return human_eval(record, number, where)
     problem = record.get("problem", record.get("question"))
     problem = problem.strip() if isinstance(problem, str) else ""
-    answer = as_text(record.get("answer")).split("####")[-1].strip()
-    if not problem or not answer:
+    found = {"id": record.get("id", record.get("unique_id", number)), "problem": problem}
+    if "tests" in record:
+        found |= {"answer": None, "tests": check_python(record["tests"], "tests", where)}
+    else:
+        answer = as_text(record.get("answer")).split("####")[-1].strip()
+        found["answer"] = answer or None
+    if not problem or not (found["answer"] or found.get("tests")):
         fail(f"{where} has no problem or no answer: add it, as text, or delete the line")
-    key = record.get("id", record.get("unique_id", number))
+    return check_names(found | {"level": record.get("level")}, where)
+
+
+def human_eval(record, number, where):
+    """A line of HumanEval. Its prompt, as a code block, is the question. It is also what both the
+    program and the tests can use: imports, and helpers defined before the function to write."""
+    prompt = check_python(record.get("prompt"), "prompt", where)
+    test = check_python(record.get("test"), "test", where)
+    name = record["entry_point"]
+    if type(name) is not str or not name.isidentifier():
+        fail(f"{where} has an entry_point that is no name of a function: {name!r}")
+    found = {
+        "id": record.get("task_id", number),
+        "problem": f"```python\n{prompt.strip()}\n```",
+        "answer": None,
+        "level": record.get("level"),
+        "setup": prompt,
+        "tests": f"{test}\n\ncheck({name})\n",
+        "entry_point": name,
+    }
+    return check_names(found, where)
+
+
+def check_python(source, field, where):
+    """source, if it is Python that says something."""
+    try:
+        if type(source) is str and ast.parse(source).body:
+            return source
+        reason = "it is empty or no text"
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error
+    fail(f"{where} has no Python in its field {field} ({reason}): mend or delete it")
+
+
+def check_names(found, where):
+    """The problem, if its id and level fit a line of a table."""
+    key = found["id"]
     if type(key) not in (str, int) or not fits_a_line(key):
         fail(f"{where} has the id {key!r}: write a short text or a whole number")
-    level = record.get("level")
+    level = found["level"]
     if level is not None and not fits_a_line(level):
         fail(f"{where} has the level {level!r}: write a short text or a number")
-    return {"id": str(key), "problem": problem, "answer": answer, "level": level}
+    return found | {"id": str(key)}
 
 
 def fits_a_line(field):

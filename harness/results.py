@@ -34,6 +34,8 @@ FREE = (
     "allow_pickle",
     "trace",
     "keep_tree",
+    "run_code",
+    "device",
     "policy",
     "prm",
     "problems",
@@ -93,7 +95,7 @@ def header(args):
         **identity(args),
         "commit": commit(),
         "versions": {name: metadata.version(name) for name in packages},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else args.device,
     }
 
 
@@ -168,6 +170,10 @@ def is_whole(row, own):
     if not fits(row, SOLVED):
         return False
     predictions = row["predictions"]
+    if "tests" in row:
+        own = "tests"
+        if not fits(row, {"tests": TEXT, "completions": [{"passed": (bool,)}]}):
+            return False
     if own not in predictions or not all(fits(one, TEXT_OR_NOT) for one in predictions.values()):
         return False
     if not all(fits(one, (bool,)) for one in row["correct"].values()):
@@ -345,9 +351,10 @@ class Output:
         for key, value in identity(args).items():
             if first.get(key) != value:
                 differing.append(f"{key} {first.get(key)!r} there, {value!r} here")
-        known = {(problem["id"], problem["problem"], problem["answer"]) for problem in problems}
+        fields = ("problem", "answer", "tests")
+        known = {one["id"]: [one.get(field) for field in fields] for one in problems}
         for key, row in rows.items():
-            if (key, row["problem"], row["answer"]) not in known:
+            if known.get(key) != [row.get(field) for field in fields]:
                 differing.append(f"another problem {key!r}")
                 break
         if differing:

@@ -7,6 +7,7 @@ import math
 import os
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from common import chat, grading
+from common import chat, grading, programs
 from harness import models, results
 from harness.terminal import RANK, WORLD, bar, fail, note, printable
 
@@ -105,7 +106,6 @@ class Solver:
         self.args = args
         self.given = [policy, tokenizer, *([prm] if prm else [])]
         self.search = search
-        self.rule = "weighted" if prm else "majority"  # the search's own
         self.meters = {"policy": Meter(policy)}
         if prm:
             self.meters["prm"] = Meter(prm.model)
@@ -211,20 +211,10 @@ def judge(problem, solutions, args, tree, places):
             completion["node"] = places[solution.path[-1]]
         completions.append(completion)
 
-    voters = [one for one in completions if one["finished"] and one["answer"] is not None]
-    predictions = {"majority": grading.majority([one["answer"] for one in voters])}
-    if args.reduction is not None:
-        pairs = [(reduced(one["scores"], args.reduction), one["answer"]) for one in voters]
-        pairs = [(score, answer) for score, answer in pairs if score is not None]
-        best = max(pairs, key=lambda pair: pair[0], default=(None, None))
-        predictions["best"] = best[1]
-        scores = [score for score, _ in pairs]
-        predictions["weighted"] = grading.weighted([answer for _, answer in pairs], scores)
-    correct = {}
-    if problem["answer"] is not None:
-        for rule, answer in predictions.items():
-            right = answer is not None and grading.is_correct(answer, problem["answer"])
-            correct[rule] = right
+    if "tests" in problem:
+        predictions, correct = judge_programs(problem, completions, args.reduction)
+    else:
+        predictions, correct = judge_answers(problem, completions, args.reduction)
     row = {
         **problem,
         "finished": sum(one["finished"] for one in completions),
@@ -238,6 +228,65 @@ def judge(problem, solutions, args, tree, places):
     return row
 
 
+def judge_answers(problem, completions, reduction):
+    """(answer, right or wrong) by rule."""
+    voters = [one for one in completions if one["finished"] and one["answer"] is not None]
+    predictions = {"majority": grading.majority([one["answer"] for one in voters])}
+    if reduction is not None:
+        scored = [one for one in voters if reduced(one["scores"], reduction) is not None]
+        scores = [reduced(one["scores"], reduction) for one in scored]
+        answers = [one["answer"] for one in scored]
+        best = max(zip(scores, answers), key=lambda pair: pair[0], default=(None, None))
+        predictions["best"] = best[1]
+        predictions["weighted"] = grading.weighted(answers, scores)
+    correct = {}
+    if problem["answer"] is not None:
+        for rule, answer in predictions.items():
+            right = answer is not None and grading.is_correct(answer, problem["answer"])
+            correct[rule] = right
+    return predictions, correct
+
+
+def judge_programs(problem, completions, reduction):
+    """(program, right or wrong) by rule. Each completion is told whether it passed.
+
+    "tests" takes a program that passes, if there is one: unit tests are the verifier. "best" is the
+    PRM's. Programs do not vote, for hardly two are alike. Equal ones are run once.
+    """
+    written = [programs.extract_program(one["text"]) for one in completions]
+    runs = {program: None for program, one in zip(written, completions) if one["finished"]}
+    runs.pop(None, None)
+
+    def run(program):
+        setup, entry_point = problem.get("setup", ""), problem.get("entry_point")
+        return programs.passes(program, problem["tests"], setup, entry_point)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = dict(zip(runs, pool.map(run, runs)))
+    for program, one in zip(written, completions):
+        one["passed"] = one["finished"] and runs.get(program, False)
+
+    passed = [program for program, one in zip(written, completions) if one["passed"]]
+    predictions = {"tests": passed[0] if passed else None}
+    correct = {"tests": bool(passed)}
+    if reduction is not None:
+        scored = []
+        for program, one in zip(written, completions):
+            score = reduced(one["scores"], reduction)
+            if one["finished"] and program is not None and score is not None:
+                scored.append((score, program, one["passed"]))
+        best = max(scored, key=lambda entry: entry[0], default=(None, None, False))
+        predictions["best"], correct["best"] = best[1:]
+    return predictions, correct
+
+
+def own_rule(row, reduction):
+    """By which rule the answer is chosen, unless one asks for another."""
+    if "tests" in row:
+        return "tests"
+    return "majority" if reduction is None else "weighted"
+
+
 def reduced(scores, reduction):
     """One score from those of the steps; None without any, or if one is no finite number."""
     if not scores or None in scores:
@@ -245,7 +294,7 @@ def reduced(scores, reduction):
     return REDUCE[reduction](scores)
 
 
-def rows_side_by_side():
+def rows_side_by_side(args):
     """How many rows to solve problems with: 64, and on a GPU 64 for every 4 GB that the loaded
     models leave free, at most 256.
 
@@ -253,9 +302,9 @@ def rows_side_by_side():
     1B policy's and an 8B PRM's keys and values takes 3 GB (results/caches.md). Where that is not
     enough, the searches halve their batches.
     """
-    if not torch.cuda.is_available():
+    if args.device != "cuda":
         return 64
-    free, _ = torch.cuda.mem_get_info(models.device())
+    free, _ = torch.cuda.mem_get_info(models.device(args))
     return 64 * min(4, max(1, int(free / 4e9)))
 
 
@@ -334,6 +383,10 @@ def batches_to_do(args, problems, solved):
     return batches
 
 
+def is_right(args, row):
+    return row.get("correct", {}).get(own_rule(row, args.reduction), False)
+
+
 def work(args, solver, problems, output):
     """Solve what output has not yet: this process its share of the batches."""
     batches = []
@@ -349,7 +402,7 @@ def work(args, solver, problems, output):
         batches = batches_to_do(args, problems, solved)
         if not batches:
             note(f"all was solved in {args.output} before: add --overwrite to solve it again")
-        right = [row["correct"].get(solver.rule, False) for row in solved.values()]
+        right = [is_right(args, row) for row in solved.values()]
         output.begin(begun)
     if WORLD > 1:
         batches, begun = from_first([batches, begun])
@@ -378,7 +431,7 @@ def work(args, solver, problems, output):
             results.append(file, *rows)
             for row in rows:
                 tokens += row.get("usage", {}).get("generated_tokens", 0)
-                right.append(row.get("correct", {}).get(solver.rule, False))
+                right.append(is_right(args, row))
             progress.update(len(rows))
     if WORLD > 1:
         dist.barrier()  # all part files are whole

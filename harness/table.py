@@ -11,7 +11,7 @@ import sys
 import torch
 
 from common import grading
-from harness.solve import reduced
+from harness.solve import own_rule, reduced
 from harness.terminal import WORLD, printable
 
 
@@ -26,6 +26,7 @@ def table(args, done, total, gpu):
     lines = [f"{len(done)} of {wanted} problems done, {len(failed)} of them failed"]
     if solved:
         lines += accuracy_lines(args, done, list(solved[0]["predictions"]))
+        lines += sample_lines(solved)
         lines += cost_lines(args, solved)
         lines += ["", *example_lines(solved, args.reduction), ""]
     lines += [f"failed: {row['id']}: {row['error']}"[:100] for row in failed[:3]]
@@ -40,7 +41,7 @@ def table(args, done, total, gpu):
 
 
 def accuracy_lines(args, done, rules):
-    own = "majority" if args.reduction is None else "weighted"
+    own = own_rule(done[0], args.reduction)
     heads = [f"{rule}*" if rule == own else rule for rule in rules]
     lines = ["accuracy, % [95 % interval] (* the search's own rule)"]
     lines.append(f"{'level':<10}{'problems':>8}  " + "".join(f"{head:<22}" for head in heads))
@@ -64,6 +65,18 @@ def accuracy_lines(args, done, rules):
     return lines
 
 
+def sample_lines(solved):
+    """Of programs: what one sample would solve, the mean over problems."""
+    if "tests" not in solved[0]:
+        return []
+    shares = []
+    for row in solved:
+        passed = [one["passed"] for one in row["completions"]]
+        shares.append(sum(passed) / max(1, len(passed)))
+    share = 100 * sum(shares) / len(shares)
+    return [f"tests*: any of the programs passes them; a single program (pass@1): {share:.1f} %"]
+
+
 def greedy_accuracy(args, done):
     """(accuracy, file) of a greedy run in runs/ over the same problems; None if there is none."""
     alike = {"script": "majority.py", "n": 1, "temperature": 0.0}
@@ -77,8 +90,9 @@ def greedy_accuracy(args, done):
             with open(path, encoding="utf-8") as file:
                 first, *rows = [json.loads(line) for line in file]
             same = all(first["run"].get(key) == value for key, value in alike.items())
+            rule = own_rule(done[0], None)
             rows = [row for row in rows if (row["id"], row["problem"], row["answer"]) in asked]
-            right = [row["correct"]["majority"] is True for row in rows]
+            right = [row["correct"][rule] is True for row in rows]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # half a file, or none of ours
         if same and len(right) == len(asked):
@@ -111,7 +125,7 @@ def cost_lines(args, solved):
 
 def example_lines(solved, reduction):
     """One problem that was solved, or the first if none was, as it was solved."""
-    rule = "majority" if reduction is None else "weighted"
+    rule = own_rule(solved[0], reduction)
     right = [row for row in solved if row["correct"].get(rule)]
     row = (right or solved)[0]
     _, best = winner(row, reduction)
@@ -121,8 +135,12 @@ def example_lines(solved, reduction):
     steps = [line for line in best["text"].strip().split("\n") if line.strip()]
     if len(steps) > 12:
         steps = [*steps[:8], f"... {len(steps) - 10} lines more", *steps[-2:]]
-    lines += [f"  {short(line, 96)}" for line in steps]
+    for line in steps:  # indentation is part of a program
+        indent = line[: len(line) - len(line.lstrip())]
+        lines.append(f"  {indent}{short(line, 96)}")
     verdict = "right" if row["correct"].get(rule) else "wrong"
+    if rule == "tests":
+        return [*lines, f"  by the tests: {verdict}"]
     return [*lines, f"  answer {row['predictions'][rule]}, {verdict}"]
 
 
@@ -181,14 +199,18 @@ def wilson(right, total):
 
 def winner(row, reduction):
     """(ballots, best): for each answer's canonical form the [(score, completion)] that vote for it;
-    of those for the answer chosen the completion with the highest score, None if none was."""
+    of those for the answer chosen the completion with the highest score, None if none was. Programs
+    have no vote: of them the first that passes its tests, else the first."""
+    if "tests" in row:
+        passed = [one for one in row["completions"] if one["passed"]]
+        return {}, (passed or row["completions"] or [None])[0]
     ballots = {}
     for one in row["completions"]:
         if one["finished"] and one["answer"] is not None:
             key = grading.canonical_form(one["answer"])
             score = reduced(one["scores"], reduction) or 0
             ballots.setdefault(key, []).append((score, one))
-    answer = row["predictions"]["majority" if reduction is None else "weighted"]
+    answer = row["predictions"][own_rule(row, reduction)]
     if answer is None:
         return ballots, None
     votes = ballots.get(grading.canonical_form(answer), [])
@@ -199,7 +221,7 @@ def vote(row, reduction):
     """The solution, the answer it gives and the vote behind it, as text."""
     if "error" in row:
         return f"Failed: {row['error']}"
-    rule = "majority" if reduction is None else "weighted"
+    rule = own_rule(row, reduction)
     ballots, best = winner(row, reduction)
     if best is None:
         count = len(row["completions"])

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import sys
 
 from tqdm import tqdm
@@ -93,9 +92,3 @@ def cure(error):
     if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
         return "take a disk whose files can be locked"
     return None
-
-
-def hear_ctrl_c():
-    """Scripts do not, while they import torch. From now on it is a KeyboardInterrupt."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 from common import grading
-from harness import results, solve
+from harness import results
+from harness.solve import REDUCE, own_rule
 from harness.table import winner
 from harness.terminal import cure, fail, note, say
 
@@ -37,7 +38,7 @@ def main(argv=None):
     check(page, args.results, args.overwrite, flag="--output")
     header, rows = results.read(args.results)
     reduction = header.get("reduction")
-    if reduction not in list(solve.REDUCE):
+    if reduction not in list(REDUCE):
         fail(f"{args.results} is of a run without a PRM: there is nothing to draw")
     write(page, args.results, list(rows.values()), reduction, args.overwrite)
     return 0
@@ -101,9 +102,10 @@ def search(row, reduction):
     """What the page shows of a row."""
     nodes, ends = chains(row["tree"])
     _, best = winner(row, reduction)
+    rule = own_rule(row, reduction)
     for completion in row["completions"]:
         answer = completion["answer"]
-        right = None
+        right = completion.get("passed")
         if row["answer"] is not None and answer is not None:
             right = grading.is_correct(answer, row["answer"])
         nodes[ends[completion["node"]]] |= {
@@ -116,8 +118,8 @@ def search(row, reduction):
         "id": row["id"],
         "problem": row["problem"],
         "answer": row["answer"],
-        "prediction": row["predictions"]["weighted"],
-        "right": row["correct"].get("weighted"),
+        "prediction": row["predictions"][rule],
+        "right": row["correct"].get(rule),
         "nodes": nodes,
     }
 

@@ -154,7 +154,7 @@ def write_report(results, args) -> str:
 
     folders, device = (
         (models.model_folder(args.policy, "--policy"), models.model_folder(args.prm, "--prm")),
-        models.device(),
+        torch.device("cuda:0" if torch.cuda.is_available() else "cpu"),
     )
     of = lambda script, policy, prm: [results[script, policy, prm, seed] for seed in args.seeds]
     full, quantized = of("best_of_n", "full", "full"), of("best_of_n", "full", "4-bit")

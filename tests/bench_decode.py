@@ -28,7 +28,6 @@ sys.path.insert(0, str(ROOT))
 from bench_search import bundled_pair, command_and_commit, random_policy
 
 import beam
-from harness import models
 
 NO_KERNELS = set(
     "alias as_strided chunk contiguous detach empty empty_like empty_strided expand expand_as is_nonzero item lift_fresh narrow new_empty "
@@ -46,7 +45,7 @@ def main():
     parser.add_argument("--prompt", type=int, default=400, help="tokens")
     parser.add_argument("--out", type=Path, default=ROOT / "results/decode.md")
     args = parser.parse_args()
-    device = models.device()
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
     inductor.cpp.enable_kernel_profile = True  # or a fused loop on a CPU would not be seen
     policy, tokenizer = make_policy(args.layers, device)

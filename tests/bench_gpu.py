@@ -34,7 +34,6 @@ from bench_search import Memory, bundled_pair, command_and_commit, end_bias, ran
 
 import dvts
 from common.prm import PRM
-from harness import models
 from harness.solve import Meter
 
 SHAPES = {  # hidden, layers, heads, kv heads, head_dim, intermediate, vocabulary, tied: of config.json on the hub
@@ -76,7 +75,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "results/gpu.md")
     args = parser.parse_args()
     logging.disable_progress_bar()
-    device = models.device()
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if device.type != "cuda" and args.shapes == "true":
         sys.exit(
             "bench_gpu.py: no CUDA GPU here: add --shapes caches or small to see it run on a CPU"

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2ForTokenClassification,
 )
 
 # Llama 3 writes BOS and trims whatever it is given; 3.2 asks the clock for the date where a program has one.
@@ -211,10 +212,23 @@ def save(folder: Path, weights: dict, config, tokenizer, *, shards=1, pickled=Fa
         )
 
 
-def rlhflow(folder, **options):
+def answer_by(model, tags):
+    """Make a random model answer by one of these tokens, as a PRM that scores by them does: one
+    direction of the residual stream is always there, and the head dislikes all others along it."""
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 6.0
+        others = [i for i in range(len(model.lm_head.weight)) if i not in tags]
+        model.lm_head.weight[others, 0] = -8.0
+        model.lm_head.weight[tags, 0] = 0.0
+
+
+def rlhflow(folder, writer=False, **options):
+    """writer: a plain policy, which does not answer by "+" and "-"."""
     tokenizer = llama_tokenizer()
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer) + 8, **SHAPE))
+    if not writer:
+        answer_by(model, tokenizer.convert_tokens_to_ids(["+", "-"]))
     save(
         folder,
         model.state_dict(),
@@ -229,6 +243,7 @@ def math_shepherd(folder, **options):
     tokenizer = mistral_tokenizer()
     torch.manual_seed(1)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **SHAPE))
+    answer_by(model, tokenizer.convert_tokens_to_ids(["▁+", "▁-"]))
     options = {"shards": 2, "pickled": True, "architectures": ["LlamaForCausalLM"], **options}
     save(folder, model.state_dict(), model.config, tokenizer, **options)
 
@@ -286,9 +301,22 @@ def qwen_math(folder, *, tokenizer=None, **options):
     )
 
 
+def trl(folder, **options):
+    """As PRMTrainer saves it."""
+    tokenizer = qwen_tokenizer()
+    torch.manual_seed(4)
+    config = Qwen2Config(vocab_size=len(tokenizer) + 8, num_labels=2, **SHAPE)
+    model = Qwen2ForTokenClassification(config)
+    with torch.no_grad():
+        model.score.weight.normal_(std=0.3)
+    options = {"architectures": ["Qwen2ForTokenClassification"], **options}
+    save(folder, model.state_dict(), config, tokenizer, **options)
+
+
 BUILD = {
     "rlhflow": rlhflow,
     "math-shepherd": math_shepherd,
     "skywork": skywork,
     "qwen-math": qwen_math,
+    "trl": trl,
 }

@@ -1,6 +1,6 @@
 """A script whose search is a seeded die: what the harness does around it is all there is to see.
 
-Words in a problem decide what happens: NAN, ESCAPE, BIG, CUT, INTERRUPT, RAISE, NOISE.
+Words in a problem decide what happens: NAN, ESCAPE, BIG, CUT, INTERRUPT, RAISE, NOISE, CODE.
 """
 
 import contextlib
@@ -55,6 +55,7 @@ def roll(
     top_p=1.0,
     reduce=last,
     system="",
+    thinking=False,
     on_step=None,
 ):
     return [answer(i, *given, n, on_step) for i, given in enumerate(zip(problems, generators))]
@@ -71,6 +72,8 @@ def answer(index, problem, generator, n, on_step):
             scores[1] = [math.nan, math.inf, 0.5, -math.inf][i % 4]
         said = str(dice.randrange(3)) + ("\x1b[31m" if "ESCAPE" in problem else "")
         text = "x" * 20000 * ("BIG" in problem) + f"So $\\boxed{{{said}}}$."
+        if "CODE" in problem:  # the last of four has no block
+            text = "ls" if i % 4 == 3 else f"So:\n```python\nrolled = {said}\n```\n"
         finished = i % 4 != 3 and "CUT" not in problem
         step = Step(root, index, i + 1, text, scores=scores, value=scores[-1])
         on_step(i + 1, [step])
@@ -101,7 +104,7 @@ class Dice:
         return 7, 1000
 
 
-def load_policy(folder, *, four_bit, device):
+def load_policy(folder, *, four_bit, device, dtype):
     return SimpleNamespace(device=torch.device("cpu"), num_parameters=lambda: 1), None
 
 
@@ -110,7 +113,7 @@ def main(argv=None):
 
     model = SimpleNamespace(num_parameters=lambda: 1)
     cli.load_prm = lambda folder, **_: SimpleNamespace(model=model)
-    models.check_writer = lambda *_: None
+    models.check_writer = models.check_prm = lambda *_: None
     solve.Meter = Dice
     solve.check_memory = lambda *_: None
     parser = cli.Parser(roll, "Rolls dice.")

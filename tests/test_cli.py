@@ -121,6 +121,12 @@ def bad(tmp_path_factory):
     ).save_pretrained(copy_model("policy", folder / "conv"))
     AutoConfig.for_model("falcon_h1").save_pretrained(copy_model("policy", folder / "mamba"))
     copy_model("policy", folder / "shardless", without=["model.safetensors"])
+    copy_model("policy", folder / "template_loses", without=["chat_template.jinja"])
+    (folder / "template_loses/chat_template.jinja").write_text("{{ bos_token }}Hello")
+    copy_model("policy", folder / "fewer", vocab_size=100)
+    copy_model("policy", folder / "beyond", eos_token_id=100_000)
+    (folder / "beyond/generation_config.json").write_text('{"eos_token_id": 100000}')
+    copy_model("prm", folder / "short_prm", max_position_embeddings=8)
     copy_model("policy", folder / "deeper", num_hidden_layers=5)
     copy_model("policy", folder / "shallower", num_hidden_layers=3)
     copy_model("prm", folder / "shallow_prm", num_hidden_layers=3)
@@ -228,6 +234,13 @@ REFUSED = [
     ),
 ]
 REFUSED_TOO = [  # as REFUSED, but in this process
+    ("majority.py", "--policy {bad}/template_loses", ["template_loses", "loses the question"]),
+    ("majority.py", "--policy {bad}/fewer", ["--policy {bad}/fewer", "tokens", "100"]),
+    ("majority.py", "--policy {bad}/beyond", ["--policy {bad}/beyond", "token 100000"]),
+    ("majority.py", "--thinking", ["tiny/policy", "no switch for --thinking"]),
+    ("majority.py", "--device mps", ["--device mps"]),
+    ("dvts.py", "--prm {bad}/short_prm", ["too long", "--prm {bad}/short_prm", "fewer than 8"]),
+    ("dvts.py", "--prm {bad}/writer", ["--prm {bad}/writer", "no reward model"]),
     (
         "majority.py",
         "--policy {bad}/deeper",

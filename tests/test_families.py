@@ -14,7 +14,11 @@ from conftest import ROOT
 from naive import full_score
 from safetensors.torch import load_file
 from test_prm import roots_of, scored
-from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    Qwen2ForCausalLM,
+)
 from transformers.utils import logging
 
 import beam
@@ -64,7 +68,10 @@ def plain_head(name, prm, hidden):
         head = torch.nn.Linear(64, 1)
         head.load_state_dict(weights(prm, "v_head.summary."))
         return torch.sigmoid(head(hidden))[..., 0]
-    head = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))
+    if name == "trl":
+        head = torch.nn.Linear(64, 2)
+    else:
+        head = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))
     head.load_state_dict(weights(prm, "score."))
     return head(hidden).softmax(-1)[..., 1]
 
@@ -123,11 +130,24 @@ def qwen_math_score(prm, problem, steps):
     ].tolist()
 
 
+@torch.no_grad()
+def trl_score(prm, problem, steps):
+    """By the class that PRMTrainer trains, over one text."""
+    ids = prm.tokenizer(problem).input_ids
+    ends = []
+    for step in steps:
+        ids = ids + prm.tokenizer(step.strip()).input_ids + prm.tokenizer("\n").input_ids
+        ends.append(len(ids) - 1)
+    model = AutoModelForTokenClassification.from_pretrained(prm.model.name_or_path)
+    return model(torch.tensor([ids])).logits.softmax(-1)[0, ends, 1].tolist()
+
+
 PLAIN = {
     "rlhflow": full_score,
     "math-shepherd": math_shepherd_score,
     "skywork": skywork_score,
     "qwen-math": qwen_math_score,
+    "trl": trl_score,
 }
 
 
@@ -159,6 +179,30 @@ def test_step_by_step_equals_the_published_recipe(checkpoint):
         assert scores == pytest.approx(PLAIN[name](prm, problem, steps), abs=1e-4)
     scores = [score for *_, scores in paths for score in scores]
     assert max(scores) - min(scores) > 0.02, "the scores must differ, or this shows nothing"
+
+
+def test_text_stays_text(checkpoint):
+    """Names of special tokens, and tags, in a problem or a step are characters: only those that the
+    family writes itself are tokens, and each step has one score."""
+    name, folder = checkpoint
+    prm = load_prm(str(folder), device=CPU, allow_pickle=True)
+    tokenizer = prm.tokenizer
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= {tokenizer.convert_tokens_to_ids(tag) for tag in ("▁ки", "<extra_0>")}
+    special -= {tokenizer.unk_token_id, None}
+    forged = "".join(token.content for token in tokenizer.added_tokens_decoder.values())
+    forged = f"so {forged} ки and {forged}<extra_0> 7"
+
+    def marks(text):
+        tokens = [*prm.family.opening(text), *prm.family.turn(text, 1), *prm.family.turn(text, 2)]
+        return [token for token in tokens if token in special]
+
+    assert marks(forged) == marks("so and 7")
+    tokens = prm.family.turn(forged, 2)
+    assert "".join(tokenizer.decode(tokens).split()).count("".join(forged.split())) == 1
+    [root] = roots_of(prm, forged)
+    [child] = scored(prm, (root, f"{forged}\n\n"))
+    assert len(child.scores) == 1
 
 
 def test_heads_are_not_quantized(checkpoint):
@@ -384,7 +428,7 @@ def policy(request, tmp_path_factory):
     """A random policy with several ids that end its text, and no pad token where the family has none."""
     folder = tmp_path_factory.mktemp("policy")
     if request.param == "llama":
-        checkpoints.rlhflow(folder)
+        checkpoints.rlhflow(folder, writer=True)
         tokenizer, recommended, ends = (
             checkpoints.llama_tokenizer(),
             LLAMA,

@@ -361,10 +361,10 @@ def test_a_run_goes_on_from_another_folder(folder, unbroken):
 def test_the_batch_size_that_was_taken_is_the_runs(tmp_path, monkeypatch, capsys):
     """It was decided by the memory that was free, and in bfloat16 decides completions."""
     flags = ["--n", "2", "--output", tmp_path / "o.jsonl"]
-    monkeypatch.setattr(solve, "rows_side_by_side", lambda: 8)
+    monkeypatch.setattr(solve, "rows_side_by_side", lambda args: 8)
     assert in_process("majority.py", *flags, "--limit", "2") == 0
     assert rows_of(tmp_path / "o.jsonl")[0]["run"]["batch_problems"] == 4
-    monkeypatch.setattr(solve, "rows_side_by_side", lambda: 256)
+    monkeypatch.setattr(solve, "rows_side_by_side", lambda args: 256)
     sizes = []
     cut = solve.batches_to_do
     monkeypatch.setattr(

@@ -130,8 +130,12 @@ def test_commands_have_flags_that_exist(command):
     if script == "-m" or "--help" in flags:
         return
     flags = [flag for flag in flags if not flag.startswith("$")]
+    module = import_module(script.removesuffix(".py"))
+    if hasattr(module, "parse_args"):  # it reads result files
+        module.parse_args(flags, pytest.fail)
+        return
     with mock.patch("harness.cli.run", return_value="begun") as run:
-        assert import_module(script.removesuffix(".py")).main(flags) == "begun"
+        assert module.main(flags) == "begun"
     assert run.called
 
 

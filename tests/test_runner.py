@@ -4,6 +4,7 @@ Most are forked from this one, where all is imported already. So they start at o
 be killed. Some tests of several processes start new ones.
 """
 
+import gzip
 import json
 import math
 import os
@@ -305,6 +306,130 @@ def test_the_table_shows_one_solved_problem(folder):
     assert f"  answer {row['predictions']['weighted']}, right\n" in out
 
 
+def write_code_problems(folder, count=8):
+    records = []
+    for i in range(count):
+        wanted = "assert rolled == 1" if i < 6 else "assert rolled > 5"  # never rolled
+        records.append({"id": f"c{i}", "problem": f"roll {i} CODE", "tests": wanted})
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "code.jsonl").write_text(text)
+
+
+def test_unit_tests_are_the_verifier_of_programs(folder):
+    write_code_problems(folder)
+    code = ["--problems", "code.jsonl", "--n", 8, "--output", "code.out"]
+    out, _ = stub(folder, *code, "--run-code")
+    _, *rows = map(json.loads, (folder / "code.out").read_text().splitlines())
+    assert len(rows) == 8
+    singles = []
+    for row in rows:
+        assert row["answer"] is None and row["tests"].startswith("assert")
+        wanted = "rolled = 1" if int(row["id"][1:]) < 6 else "rolled = never"
+        for one in row["completions"]:
+            assert one["passed"] is (one["finished"] and wanted in one["text"])
+        passed = [one for one in row["completions"] if one["passed"]]
+        singles.append(len(passed) / 8)
+        assert set(row["predictions"]) == {"tests", "best"}
+        assert row["correct"]["tests"] == bool(passed)
+        assert row["predictions"]["tests"] == ("rolled = 1\n" if passed else None)
+        finished = [one for one in row["completions"] if one["finished"]]
+        best = max(finished, key=lambda one: one["scores"][-1])
+        assert row["predictions"]["best"] in best["text"]
+        assert row["correct"]["best"] == best["passed"]
+    share = sum(row["correct"]["tests"] for row in rows) / 8
+    assert 0 < share < 1 and 0 < sum(singles) / 8 < share
+    assert "tests*" in out and f"{100 * share:5.1f} [" in out
+    assert f"a single program (pass@1): {100 * sum(singles) / 8:.1f} %" in out
+    assert "by the tests: right" in out and "```python" in out
+
+    # A resume runs nothing again, and other tests are another problem.
+    before = (folder / "code.out").read_bytes()
+    stub(folder, *code, "--run-code")
+    assert (folder / "code.out").read_bytes() == before
+    text = (folder / "code.jsonl").read_text().replace("== 1", "== 2")
+    (folder / "code.jsonl").write_text(text)
+    _, err = stub(folder, *code, "--run-code", code=2)
+    assert "another problem 'c0'" in err
+
+
+def test_a_program_is_run_once_however_often_it_is_written(monkeypatch):
+    ran = []
+
+    def passes(program, tests, setup, entry_point):
+        ran.append(program)
+        return "1" in program
+
+    monkeypatch.setattr(solve.programs, "passes", passes)
+    completions = []
+    for i, finished in enumerate([True, True, True, False]):
+        text = f"```python\nrolled = {i % 2}\n```"
+        completions.append({"text": text, "finished": finished, "scores": [0.1 * i]})
+    found = solve.judge_programs({"tests": "..."}, completions, "last")
+    assert sorted(ran) == ["rolled = 0\n", "rolled = 1\n"]
+    assert [one["passed"] for one in completions] == [False, True, False, False]  # the last is cut
+    assert found == (
+        {"tests": "rolled = 1\n", "best": "rolled = 0\n"},
+        {"tests": True, "best": False},
+    )
+
+
+def test_programs_are_run_only_if_the_user_said_so(folder):
+    write_code_problems(folder)
+    _, err = stub(folder, "--problems", "code.jsonl", "--output", "o", code=2)
+    assert "'c0'" in err and "--run-code" in err and "no jail" in err and err.count("\n") == 1
+    _, err = stub(folder, "--run-code", "--output", "o", code=2)
+    assert "--run-code" in err and "problems.jsonl" in err and err.count("\n") == 1
+    with open(folder / "code.jsonl", "a") as file:
+        file.write('{"problem": "1 + 1?", "answer": "2"}\n')
+    _, err = stub(folder, "--problems", "code.jsonl", "--run-code", "--output", "o", code=2)
+    assert "mixes" in err and err.count("\n") == 1
+    assert not (folder / "o").exists()
+
+
+def test_human_evals_lines_are_read_as_they_are(folder):
+    record = {
+        "task_id": "HumanEval/0",
+        "prompt": 'from math import pi\n\ndef area(r):\n    """Of a circle."""\n',
+        "entry_point": "area",
+        "canonical_solution": "    return pi * r * r\n",
+        "test": "def check(candidate):\n    assert candidate(1) == pi\n",
+    }
+    (folder / "HumanEval.jsonl").write_text(json.dumps(record) + "\n")
+    packed = gzip.compress((folder / "HumanEval.jsonl").read_bytes())
+    (folder / "HumanEval.jsonl.gz").write_bytes(packed)
+    for name in ("HumanEval.jsonl", "HumanEval.jsonl.gz"):
+        args = SimpleNamespace(problem=None, problems=str(folder / name), run_code=True)
+        [problem] = problems.load(args)
+        assert problem["id"] == "HumanEval/0" and problem["answer"] is None
+        assert problem["problem"] == f"```python\n{record['prompt'].strip()}\n```"
+        tests = problem["tests"], problem["setup"], problem["entry_point"]
+        solution = record["prompt"] + record["canonical_solution"]
+        assert solve.programs.passes(solution, *tests)
+        assert not solve.programs.passes(record["prompt"], *tests)
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("tests", "assert (", ["field tests", "never closed"]),
+        ("tests", "", ["field tests", "empty"]),
+        ("tests", ["assert True"], ["field tests", "no text"]),
+        ("entry_point", "rm -rf", ["entry_point", "rm -rf"]),
+        ("prompt", "def f(", ["field prompt"]),
+    ],
+)
+def test_tests_that_are_no_python_are_refused_by_line(folder, field, value, words):
+    good = {"problem": "roll CODE", "tests": "assert rolled == 1"}
+    if field != "tests":
+        good = {"prompt": "def f():\n    'Does it.'\n", "test": "pass", "entry_point": "f"}
+    lines = [json.dumps(good), json.dumps(good | {field: value})]
+    (folder / "code.jsonl").write_text("\n".join(lines) + "\n")
+    flags = ["--problems", "code.jsonl", "--run-code", "--output", "o"]
+    _, err = stub(folder, *flags, code=2)
+    assert "line 2" in err and err.count("\n") == 1
+    assert all(word in err for word in words), err
+
+
 def test_levels_of_few_problems_are_left_out(folder):
     write_problems(folder, 14)  # 5, 5 and 4
     out, _ = stub(folder, "--output", "o.jsonl")
@@ -515,9 +640,9 @@ def test_problems_side_by_side_have_the_rows_they_have_alone(folder, unbroken, s
 @pytest.mark.parametrize("gigabytes, rows", [(None, 64), (0.5, 64), (9, 128), (18, 256), (70, 256)])
 def test_rows_side_by_side_follow_what_a_gpu_has_free(monkeypatch, gigabytes, rows):
     """64 on a CPU. The figures of a GPU stand in for one: nothing else here has seen any."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gigabytes is not None)
+    args = SimpleNamespace(device="cuda" if gigabytes else "cpu")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gigabytes * 1e9, 80e9))
-    assert solve.rows_side_by_side() == rows
+    assert solve.rows_side_by_side(args) == rows
 
 
 def test_one_that_fails_in_a_batch_takes_no_other_with_it(folder):
@@ -840,7 +965,7 @@ def test_gsm8k_and_defaults(tmp_path):
         '{"question": " How many ####? ", "answer": "6*7=<<6*7=42>>42\\n#### 42"}\n\n'
         '{"problem": "b", "answer": 0.5, "unique_id": "u/1", "level": "Level 5"}\n'
     )
-    args = SimpleNamespace(problem=None, problems=str(tmp_path / "g.jsonl"))
+    args = SimpleNamespace(problem=None, problems=str(tmp_path / "g.jsonl"), run_code=False)
     assert problems.load(args) == [
         {"id": "1", "problem": "How many ####?", "answer": "42", "level": None},
         {"id": "u/1", "problem": "b", "answer": "0.5", "level": "Level 5"},
@@ -850,7 +975,7 @@ def test_gsm8k_and_defaults(tmp_path):
 def test_help_fits(folder):
     out, _ = stub(folder, "--help", env={"COLUMNS": "80"})
     assert "(default: 0.8)" in out and "(default: last)" in out and "None" not in out
-    assert out.startswith("usage: stub.py [flags]\n") and len(out.splitlines()) <= 36
+    assert out.startswith("usage: stub.py [flags]\n") and len(out.splitlines()) <= 40
 
 
 # ------------------------------------------------------------------------------------------ one question
@@ -1110,7 +1235,7 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
 
     def chosen(has_prm=True, **given):
         args = SimpleNamespace(
-            **{"policy": None, "prm": None, "prm_4bit": None, "problems": None, "problem": None}
+            **dict.fromkeys(["policy", "prm", "prm_4bit", "problems", "problem", "device", "dtype"])
             | given
         )
         models.choose(args, has_prm)
@@ -1128,7 +1253,10 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
         part in out
         for part in ("A CUDA GPU", "give these", "--policy ", "--prm ", "--prm-4bit", "--problems ")
     )
+    assert (args.device, args.dtype) == ("cuda", "bfloat16")
     assert chosen(prm_4bit=False)[0].prm_4bit is False
+    args, out = chosen(device="cpu", dtype="bfloat16", policy="a", prm="b", problems="c")
+    assert (args.device, args.dtype, args.prm_4bit) == ("cpu", "bfloat16", False)
     assert "--prm" not in chosen(has_prm=False)[1]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(models, "TINY", f"{tmp_path}/tiny")
@@ -1138,6 +1266,10 @@ def test_defaults_are_told(monkeypatch, capsys, tmp_path):
     (tmp_path / "tiny").mkdir()
     args, out = chosen(prm="mine")
     assert args.prm == "mine" and args.prm_4bit is False
+    assert (args.device, args.dtype) == ("cpu", "float32")
+    with pytest.raises(SystemExit):
+        chosen(device="cuda")
+    assert "--device cuda" in capsys.readouterr().err
     assert args.policy.endswith("tiny/policy") and args.problems.endswith("tiny/problems.jsonl")
     assert "No CUDA GPU" in out and "--prm" not in out
     assert chosen(policy="a", prm="b", problems="c")[1] == ""

@@ -13,12 +13,14 @@ from common.families.math_shepherd import MathShepherd
 from common.families.qwen_math import QwenMath
 from common.families.rlhflow import RLHFlow
 from common.families.skywork import Skywork
+from common.families.trl import TRL
 
 FAMILIES = {
     "rlhflow": RLHFlow,
     "math-shepherd": MathShepherd,
     "skywork": Skywork,
     "qwen-math": QwenMath,
+    "trl": TRL,
 }
 
 ARCHITECTURES = {
@@ -33,6 +35,8 @@ def family_of(config, tokenizer):
     """The name in FAMILIES, by the architecture in config.json (a dict). Raises ValueError if none
     here has it."""
     [architecture, *_] = config.get("architectures") or ["no architecture"]
+    if architecture.endswith("ForTokenClassification"):
+        return "trl"
     if architecture not in ARCHITECTURES:
         raise ValueError(
             f"{architecture} is no PRM known here: if it scores like one, add --prm-family"

@@ -21,7 +21,7 @@ class MathShepherd:
         single_token(tokenizer, "ки")
         self.tokenizer = tokenizer
         self.score = plus_minus_score(tokenizer, model, folder)
-        whole = self.opening("1 + 1 = ? Step 1: Add. ки\nStep 2: It is 2. ки")
+        whole = tokenizer("1 + 1 = ? Step 1: Add. ки\nStep 2: It is 2. ки").input_ids
         parts = self.opening("1 + 1 = ?") + self.turn("## Step 1: Add.", 1)
         if whole != parts + self.turn("It is 2.", 2):
             raise ValueError(
@@ -29,7 +29,9 @@ class MathShepherd:
             )
 
     def opening(self, problem):
-        return self.tokenizer(problem).input_ids
+        start = self.tokenizer("").input_ids  # <s>
+        tokens = chat.encode_between(self.tokenizer, "", problem, tags=("ки",))
+        return start + tokens
 
     def turn(self, step, number):
         text = re.sub(r"^#*\s*Step \d+:\s*", "", step)
@@ -37,5 +39,6 @@ class MathShepherd:
         # Sentencepiece puts a space before whatever a string begins with. Encoded behind a letter,
         # which is then taken off again, the text gets the tokens that it has inside of a solution.
         space = " " if number == 1 else "\n"
-        tokens = chat.encode(self.tokenizer, f"a{space}Step {number}: {text} ки")
+        before = f"a{space}Step {number}: "
+        tokens = chat.encode_between(self.tokenizer, before, text, " ки", tags=("ки",))
         return tokens[len(chat.encode(self.tokenizer, "a")) :]

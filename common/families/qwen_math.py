@@ -27,7 +27,7 @@ class QwenMath:
         return chat.encode_prompt(self.tokenizer, problem, system=PROMPT)
 
     def turn(self, step, number):
-        return [*chat.encode(self.tokenizer, step), self.tag]
+        return [*chat.encode_between(self.tokenizer, "", step), self.tag]
 
     def score(self, hidden):
         inner = torch.relu(hidden @ self.w1.T + self.b1)

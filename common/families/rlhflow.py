@@ -36,12 +36,12 @@ class RLHFlow:
         return chat.encode(self.tokenizer, text)
 
     def opening(self, problem):
-        return self.encode(self.before + problem)
+        return chat.encode_between(self.tokenizer, self.before, problem)
 
     def turn(self, step, number):
         if number == 1:
-            return self.encode(" " + step) + self.reply
-        return self.next_turn + self.encode(step) + self.reply
+            return chat.encode_between(self.tokenizer, " ", step) + self.reply
+        return self.next_turn + chat.encode_between(self.tokenizer, "", step) + self.reply
 
 
 def fixed_text(tokenizer):
@@ -49,7 +49,9 @@ def fixed_text(tokenizer):
     due, and from the "+" to the next step."""
     turns = [("user", "<<question>>"), ("assistant", "+"), ("user", "<<step>>"), ("assistant", "+")]
     messages = [{"role": role, "content": content} for role, content in turns]
-    before, rest = chat.render(tokenizer, messages).split("<<question>>")
-    middle, _ = rest.split("<<step>>")
+    before, question, rest = chat.render(tokenizer, messages).partition("<<question>>")
+    middle, step, _ = rest.partition("<<step>>")
+    if not (question and step and "+" in middle):
+        raise ValueError("its chat template loses the question, a step or an answer")
     plus = middle.rindex("+")
     return before, middle[:plus], middle[plus:]

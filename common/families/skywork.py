@@ -26,12 +26,12 @@ class Skywork:
         self.weight, self.bias = tensors(folder, model.device, *names)  # [1, h], [1]
 
     def opening(self, problem):
-        return [self.bos, *chat.encode(self.tokenizer, problem + "\n")]
+        return [self.bos, *chat.encode_between(self.tokenizer, "", problem, "\n")]
 
     def turn(self, step, number):
         tokens = []
         for line in step.split("\n"):
-            tokens += chat.encode(self.tokenizer, line)
+            tokens += chat.encode_between(self.tokenizer, "", line)
             tokens.append(self.newline)
         return tokens
 

@@ -31,6 +31,22 @@ def plus_minus_score(tokenizer, model, folder):
     return lambda hidden: torch.sigmoid(hidden @ (plus - minus))
 
 
+@torch.inference_mode()
+def share_of_plus_minus(prm, folder):
+    """How probable it is that a model answers a step by "+" or "-" at all: near 1 for a PRM that
+    scores by them, near 0 for a model that writes."""
+    tokenizer = prm.tokenizer
+    rows = [single_token(tokenizer, "+"), single_token(tokenizer, "-")]
+    tokens = prm.family.opening("1 + 1 = ?") + prm.family.turn("## Step 1: Add\n$1+1=2$", 1)
+    ids = torch.tensor([tokens], device=prm.model.device)
+    hidden = prm.model(ids).last_hidden_state[0, -1].float().cpu()
+    if prm.model.config.tie_word_embeddings:
+        head = prm.model.get_input_embeddings().weight.float().cpu()
+    else:
+        [head] = tensors(folder, "cpu", "lm_head.weight")
+    return (head @ hidden).softmax(-1)[rows].sum().item()
+
+
 def tensors(folder, device, *names, rows=slice(None)):
     """Weights, or some rows of them, that a checkpoint has beside the model proper: in float32,
     never quantized. Raises ValueError if it lacks one."""

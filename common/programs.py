@@ -1,0 +1,257 @@
+"""Unit tests as the verifier: is a program right? It is run, and the tests say so.
+
+A program is what stands in a completion's last Python block. passes(program, tests) runs both in a
+process of its own. The program counts as right if the tests raise nothing.
+
+**This is no jail.** It keeps honest mistakes from doing harm: endless loops, memory without end,
+output without end, forgotten children. On Linux (x86-64 and ARM) a program may start no process
+and no thread, signal nobody, and open no socket. But it can read and write what its user can, and a
+program that is written to deceive these very lines can do so. Run what a model wrote in a
+container, or on a machine that holds nothing of value.
+
+The tests decide in the same interpreter in which the program ran. So they have their own names and
+their own builtins, and modules are put back as they were: a program that replaces len() or the
+tests' helpers changes nothing for them. The verdict is a random word that the process sends back
+at the end. os._exit(0), or printing "passed", sends nothing.
+
+Chen et al. 2021, "Evaluating Large Language Models Trained on Code" (arXiv 2107.03374), section
+2.3; Brown et al. 2024, "Large Language Monkeys" (arXiv 2407.21787).
+"""
+
+import ast
+import builtins
+import ctypes
+import errno
+import gc
+import importlib
+import json
+import os
+import platform
+import re
+import resource
+import secrets
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from types import ModuleType
+
+CPU_SECONDS = 5
+WALL_SECONDS = 60  # a loaded machine is slow; the limit that counts is the one above
+MEMORY = 1 << 30  # bytes of address space
+FILE = 1 << 20  # bytes of one file
+
+# System calls that a program is refused, by machine, from the kernel's tables: what makes processes
+# and threads (clone, fork, vfork, clone3), what signals or steers others (kill, tkill, tgkill,
+# pidfd_send_signal, ptrace, process_vm_writev), and what opens sockets (socket, io_uring_setup).
+REFUSED = {
+    "x86_64": (0xC000003E, [56, 57, 58, 435, 62, 200, 234, 424, 101, 311, 41, 425]),
+    "aarch64": (0xC00000B7, [220, 435, 129, 130, 131, 424, 117, 271, 198, 425]),
+}
+
+BLOCK = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+
+
+def extract_program(text):
+    """The last Python block of a completion, or the last block that names no language.
+
+    A block that was cut off, without its closing fence, is one too: its tests will tell. Small
+    models often answer with bare code: a completion without any block is taken whole. None if there
+    are blocks of other languages only, or nothing at all.
+    """
+    blocks = BLOCK.findall(text)
+    for wanted in (("python", "py", "python3"), ("",)):
+        found = [code for language, code in blocks if language.lower() in wanted]
+        if found:
+            return found[-1]
+    return None if blocks or not text.strip() else text
+
+
+def passes(
+    program,
+    tests,
+    setup="",
+    entry_point=None,
+    *,
+    cpu_seconds=CPU_SECONDS,
+    wall_seconds=WALL_SECONDS,
+    memory=MEMORY,
+):
+    """True if `tests`, run after `program`, raise nothing.
+
+    setup: Python that both need, such as imports and helpers. Each gets its own copy.
+    entry_point: the one name that the tests take from the program. None: all that it defines, but
+    for names of builtins and of setup.
+    """
+    word = secrets.token_hex(16)
+    job = {
+        "program": program,
+        "tests": tests,
+        "setup": setup,
+        "entry_point": entry_point,
+        "word": word,
+        "cpu_seconds": cpu_seconds,
+        "memory": memory,
+    }
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        verdict, answer = os.pipe()
+        child = subprocess.Popen(
+            [sys.executable, "-I", os.path.abspath(__file__), str(answer)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={"HOME": folder, "PYTHONHASHSEED": "0"},
+            pass_fds=[answer],
+            start_new_session=True,
+        )
+        os.close(answer)
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                child.communicate(json.dumps(job).encode(), timeout=wall_seconds)
+        finally:
+            kill_session(child)
+        with open(verdict, "rb") as file:
+            os.set_blocking(verdict, False)  # should a stray child hold the other end
+            said = file.read(len(word) + 1)
+    return said == word.encode()
+
+
+def kill_session(child):
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def uncontained():
+    """What programs can do here that they should not, as words for a warning; [] is best.
+
+    Raises RuntimeError if not even a right program passes.
+    """
+    if not passes("import collections, math, re\ndef two():\n    return 2", "assert two() == 2"):
+        raise RuntimeError("a process for a program cannot be started here, or cannot load Python")
+    probes = {
+        "start processes": "import os\nif os.fork() == 0:\n    os._exit(0)",
+        "open sockets": "import socket\nsocket.socket()",
+    }
+    return [what for what, probe in probes.items() if passes(probe, "")]
+
+
+# --- in the process of the program ----------------------------------------------------------------
+
+
+def child(answer):
+    """Read a job from stdin, run it, and write its word to the file descriptor `answer`."""
+    job = json.load(sys.stdin)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    give_up_rights(job["cpu_seconds"], job["memory"])
+    write, leave = os.write, os._exit  # before the program can replace them
+    word = job["word"].encode()
+    try:
+        run(job)
+    except BaseException:  # of any kind: SystemExit and KeyboardInterrupt are no pass either
+        leave(1)
+    write(answer, word)
+    leave(0)
+
+
+def give_up_rights(cpu_seconds, memory):
+    """From here on: limits, and the system calls in REFUSED fail."""
+    limits = {
+        resource.RLIMIT_CPU: cpu_seconds,
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_FSIZE: FILE,
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_CORE: 0,
+    }
+    for name, limit in limits.items():
+        with suppress(OSError, ValueError):  # macOS knows no limit on address space
+            resource.setrlimit(name, (limit, limit))
+    if sys.platform == "linux" and platform.machine() in REFUSED:
+        refuse_calls(*REFUSED[platform.machine()])
+
+
+def refuse_calls(architecture, calls):
+    """Install a seccomp filter (a BPF program, linux/seccomp.h): `calls` fail with EPERM.
+
+    Where the kernel has none nothing happens, and uncontained() tells.
+    """
+
+    def instruction(code, value, if_true=0, if_false=0):
+        return struct.pack("HBBI", code, if_true, if_false, value)
+
+    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
+    allow, refuse = 0x7FFF0000, 0x00050000 | errno.EPERM
+    program = [
+        instruction(load, 4),  # the architecture of the call
+        instruction(equal, architecture, if_true=1),
+        instruction(answer, refuse),
+        instruction(load, 0),  # the number of the call
+        instruction(at_least, 0x40000000, if_false=1),  # x86-64 numbers them twice
+        instruction(answer, refuse),
+    ]
+    for call in calls:
+        program.append(instruction(equal, call, if_false=1))
+        program.append(instruction(answer, refuse))
+    program.append(instruction(answer, allow))
+    code = ctypes.create_string_buffer(b"".join(program))
+    header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
+    no_new_privileges, set_seccomp, filter_mode = 38, 22, 2  # linux/prctl.h
+    libc = ctypes.CDLL(None)
+    libc.prctl(no_new_privileges, 1, 0, 0, 0)
+    libc.prctl(set_seccomp, filter_mode, header, 0, 0)
+
+
+def run(job):
+    """Raises whatever the program or the tests raise."""
+    own_builtins = dict(vars(builtins))
+    compiled = compile(job["tests"], "<tests>", "exec")
+    load_imports(job["setup"] + "\n" + job["tests"])
+    modules = {}
+    for name, module in sys.modules.items():
+        if isinstance(module, ModuleType):
+            modules[name] = module, dict(vars(module))
+
+    theirs = {"__name__": "program"}
+    exec(compile(job["setup"], "<setup>", "exec"), theirs)
+    exec(compile(job["program"], "<program>", "exec"), theirs)
+
+    sys.settrace(None)
+    sys.setprofile(None)
+    gc.callbacks.clear()
+    for name, (module, content) in modules.items():
+        sys.modules[name] = module
+        now = vars(module)
+        now.update(content)
+        for added in now.keys() - content.keys():
+            del now[added]
+
+    ours = {"__name__": "tests", "__builtins__": own_builtins}
+    exec(compile(job["setup"], "<setup>", "exec"), ours)
+    if job["entry_point"] is not None:
+        ours[job["entry_point"]] = theirs[job["entry_point"]]
+    else:
+        for name, value in theirs.items():
+            if name not in own_builtins and name not in ours:
+                ours[name] = value
+    exec(compiled, ours)
+
+
+def load_imports(source):
+    """Import what the tests will, so that the program cannot change it for them."""
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        for name in names:
+            with suppress(ImportError):  # the tests themselves will say so
+                importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    child(int(sys.argv[1]))

@@ -1,0 +1,185 @@
+"""Programs run against unit tests: what passes, what does not, and that nothing is left behind."""
+
+import ast
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from common import programs
+from common.programs import extract_program, passes
+
+RIGHT = "def add_one(x):\n    return x + 1\n"
+WRONG = "def add_one(x):\n    return 0\n"
+TESTS = "assert add_one(1) == 2\n"
+
+contained = pytest.mark.skipif(
+    sys.platform != "linux" or programs.platform.machine() not in programs.REFUSED,
+    reason="system calls are refused on Linux only",
+)
+
+
+@pytest.mark.parametrize(
+    "text, program",
+    [
+        ("Here:\n```python\nx = 1\n```\nDone.", "x = 1\n"),
+        ("```python\nx = 1\n```\nBetter:\n```python\nx = 2\n```\n", "x = 2\n"),
+        ("```python\nx = 1\n```\nRun it:\n```bash\npython x.py\n```\n", "x = 1\n"),
+        ("```\nx = 1\n```", "x = 1\n"),
+        ("```python\nx = 1\n```\nIt prints\n```\n1\n```\n", "x = 1\n"),
+        ("```Python\nx = 1", "x = 1"),  # cut off
+        ("- so:\n  ```py\n  x = 1\n  ```\n", "  x = 1\n"),
+        ('```python\nx = """\na ``` b\n"""\n```\n', 'x = """\na ``` b\n"""\n'),
+        ("def f():\n    return 1", "def f():\n    return 1"),  # bare code
+        ("```bash\nls\n```", None),
+        (" \n", None),
+    ],
+)
+def test_the_program_is_the_last_python_block(text, program):
+    assert extract_program(text) == program
+
+
+def test_a_right_program_passes_and_a_wrong_one_does_not():
+    assert passes(RIGHT, TESTS)
+    assert not passes(WRONG, TESTS)
+    assert not passes("def other(x):\n    return 2\n", TESTS)
+    assert not passes("def add_one(x) return 2", TESTS)  # no Python
+    assert not passes(RIGHT, "raise ValueError")
+
+
+HUMAN_EVAL = {
+    "setup": "from typing import List\n\ndef helper(x):\n    return 2 * x\n\n"
+    'def twice(xs: List[int]) -> List[int]:\n    """Each doubled, as helper() does."""\n',
+    "tests": "def check(candidate):\n    assert candidate([1]) == [helper(1)]\n\ncheck(twice)\n",
+    "entry_point": "twice",
+}
+
+
+@pytest.mark.parametrize(
+    "program, right",
+    [
+        ("def twice(xs: List[int]):\n    return [helper(x) for x in xs]\n", True),
+        ("import math\n", False),  # the stub of the prompt returns None
+        ("def check(candidate):\n    pass\n", False),
+        ("def helper(x):\n    return 1\n\ndef twice(xs):\n    return [1]\n", False),
+        ("twice = None\n", False),
+    ],
+)
+def test_human_eval_gives_its_prompt_to_both_and_takes_one_name(program, right):
+    assert passes(program, **HUMAN_EVAL) is right
+
+
+HOSTILE = {
+    "leaves at once": "import os\nos._exit(0)",
+    "leaves politely": "raise SystemExit(0)",
+    "interrupts": "raise KeyboardInterrupt",
+    "says that it passed": "print('passed')\nimport os\nos._exit(0)",
+    "writes to every descriptor": (
+        "import os\nfor i in range(3, 64):\n    try:\n        os.write(i, b'passed')\n"
+        "    except OSError:\n        pass\nos._exit(0)"
+    ),
+    "loops": "while True:\n    pass",
+    "loops and will not hear": (
+        "import signal\nfor i in range(1, 32):\n    try:\n        signal.signal(i, signal.SIG_IGN)\n"
+        "    except (OSError, ValueError):\n        pass\nwhile True:\n    pass"
+    ),
+    "takes memory": "x = bytearray(1 << 34)",
+    "takes it in pieces": "x = []\nwhile True:\n    x.append(bytearray(1 << 24))",
+    "recurses": "import sys\nsys.setrecursionlimit(10**9)\ndef f(): return f()\nf()",
+    "prints without end": "while True:\n    print('x' * 1000000)",
+    "writes a large file": "open('large', 'w').write('x' * (1 << 25))",
+}
+FORBIDDEN = {
+    "starts a process": "import os\nif os.fork() == 0:\n    os._exit(0)",
+    "bombs": "import os\nwhile True:\n    os.fork()",
+    "hides a child": "import os\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\n    input()",
+    "runs a command": "import subprocess\nsubprocess.run(['true'], check=True)",
+    "starts a thread": "import threading\nthreading.Thread(target=print).start()",
+    "opens a socket": "import socket\nsocket.socket()",
+    "kills its parent": "import os\nos.kill(os.getppid(), 9)",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_hostile_program_passes(name):
+    assert not passes(f"{HOSTILE[name]}\n{RIGHT}", TESTS, cpu_seconds=1)
+
+
+@contained
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_what_a_program_must_not_do_fails(name):
+    assert not passes(f"{FORBIDDEN[name]}\n{RIGHT}", TESTS, cpu_seconds=1)
+
+
+@contained
+def test_this_system_contains_programs():
+    assert programs.uncontained() == []
+
+
+def test_a_program_that_sleeps_is_killed():
+    assert not passes(f"import time\ntime.sleep(10**6)\n{RIGHT}", TESTS, wall_seconds=2)
+
+
+CHEATS = {
+    "len, for all": "import builtins\nbuiltins.len = lambda x: 3\ndef f():\n    return []\n",
+    "len, when called": "import builtins\ndef f():\n    builtins.len = lambda x: 3\n    return []\n",
+    "len, as its own": "def len(x):\n    return 3\ndef f():\n    return []\n",
+    "isclose of math": "import math\nmath.isclose = lambda *a: True\ndef f():\n    return [1, 2]\n",
+    "math itself": "import sys, types\nsys.modules['math'] = types.SimpleNamespace("
+    "isclose=lambda *a: True)\ndef f():\n    return [1, 2]\n",
+    "check": "def check(x):\n    pass\ndef f():\n    return [1, 2]\n",
+    "what follows a call": "import sys\nsys.settrace(lambda *a: sys.exit(0))\ndef f():\n    return []\n",
+}
+CHEATED = "import math\ndef check(x):\n    assert len(x) == 3\n    assert math.isclose(x[0], 1)\ncheck(f())\n"
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_a_program_cannot_replace_what_the_tests_use(name):
+    assert not passes(CHEATS[name], CHEATED)
+
+
+def test_a_program_that_replaces_things_may_still_be_right():
+    right = "import math\nmath.isclose = None\nlen = None\ndef f():\n    return [1, 2, 3]\n"
+    assert passes(right, CHEATED)
+
+
+def test_nothing_is_inherited(monkeypatch):
+    monkeypatch.setenv("TOKEN_OF_MINE", "secret")
+    ours = os.open(__file__, os.O_RDONLY)
+    os.set_inheritable(ours, True)
+    look = (
+        "import os, sys\nassert 'TOKEN_OF_MINE' not in os.environ\nassert os.listdir() == []\n"
+        "assert sys.stdin.read() == ''\n"
+        f"try:\n    os.fstat({ours})\nexcept OSError:\n    pass\nelse:\n    raise ValueError\n"
+    )
+    if ours > 10:  # low numbers may be the child's own
+        assert passes(look + RIGHT, TESTS)
+    os.close(ours)
+    assert passes(look.split("try:")[0] + RIGHT, TESTS)
+
+
+def test_nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    litter = "import os\nos.makedirs('a/b')\nopen('a/b/c', 'w').write('x')\nos.chmod('a', 0)\n"
+    assert passes(litter + RIGHT, TESTS)
+    for name in ("loops", "writes a large file"):
+        assert not passes(HOSTILE[name], TESTS, cpu_seconds=1)
+    if os.geteuid() == 0:  # a folder without rights is root's to delete
+        assert list(tmp_path.iterdir()) == []
+    if sys.platform == "linux":  # its home, in its environment, tells whose a process is
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                assert str(tmp_path).encode() not in environment.read_bytes()
+
+
+def test_the_file_needs_the_standard_library_alone():
+    tree = ast.parse(Path(programs.__file__).read_text())
+    names = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
