@@ -237,7 +237,7 @@ def check_answers(problems):
     unread = []
     for problem in bar(problems, desc="checking the answers", leave=False):
         answer = problem["answer"]
-        if answer is None:
+        if answer is None or answer.isdecimal():  # nothing to parse
             continue
         key = grading.canonical_form(answer)
         if key == ("text", ""):

@@ -18,6 +18,7 @@ from test_cli import in_process
 from test_files import refused
 from test_runner import folder, lines_with, start_anew, stub, unbroken, write_problems
 
+from common import chat
 from harness import cli, models, problems, results, solve, table, terminal, trace
 
 __all__ = ["folder", "unbroken"]  # fixtures
@@ -30,6 +31,7 @@ ODD = {
     "a list of pairs": '[["problem", "x"], ["answer", "7"]]',
     "NaN": '{"problem": "x", "answer": NaN}',
     "-Infinity": '{"problem": "x", "answer": -Infinity}',
+    "NaN elsewhere": '{"problem": "x", "answer": "1", "weight": [NaN]}',
     "1e999": '{"problem": "x", "answer": 1e999}',
     "1e999 elsewhere": '{"problem": "x", "answer": "1", "weight": [-1e999]}',
     "a repeated key": '{"problem": "x", "answer": "7", "answer": "8"}',
@@ -511,6 +513,10 @@ def test_what_is_proposed_fits_and_what_may_fit_is_taken(pair, monkeypatch, caps
     assert 0.7 * (8 << 30) < n * (2048 * per_token + 8 * 2048) < 8 << 30
     solve.check_memory(memory_args(n), *given)
     solve.check_memory(memory_args(2 * n), *given)  # solutions may be short
+    prompt = len(chat.encode_prompt(tokenizer, asked[0]["problem"], "x"))
+    row = prompt * solve.key_value_bytes(policy) + 4 * policy.config.vocab_size + 8 * 2048
+    solve.check_memory(memory_args((8 << 30) // row), *given)
+    proposed(memory_args((8 << 30) // row + 1))
     side_by_side, err = proposed(memory_args(10**7, batch_problems=9))
     assert abs(4 * side_by_side - n) <= 4 and "fewer than 4 --batch-problems" in err
     cuda = SimpleNamespace(config=policy.config, dtype=policy.dtype, device=torch.device("cuda"))
