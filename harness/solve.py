@@ -10,6 +10,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 import torch
@@ -19,7 +20,7 @@ from common import chat, grading, programs
 from harness import models, results
 from harness.terminal import RANK, WORLD, bar, fail, note, printable
 
-REDUCE = {"last": lambda scores: scores[-1], "min": min, "prod": math.prod}
+REDUCE = {"last": lambda scores: scores[-1], "min": min, "mean": fmean, "prod": math.prod}
 
 
 class Meter:

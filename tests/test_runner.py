@@ -1044,6 +1044,11 @@ def test_rules():
         "best": "3",
         "weighted": "1",
     }
+    assert judged("mean", *completions())["predictions"] == {
+        "majority": "1",
+        "best": "1",
+        "weighted": "1",
+    }  # 1.3 .5 .525
     assert judged(None, completion("1"), completion("2"), completion("2"))["predictions"] == {
         "majority": "2"
     }
