@@ -359,7 +359,7 @@ class File:
             right = form is not None and form == gold
             if "tests" in row:  # hardly two programs are alike: each is an answer of its own
                 form = object() if one["finished"] else None
-                right = one["passed"] is True
+                right = form is not None and one["passed"] is True
             scored = one["scores"] and None not in one["scores"]
             score = float(one["value"]) if scored else math.nan
             unit = one["subtree"] if self.has_subtrees else place
@@ -394,7 +394,7 @@ def pool(parts, units):
     columns = list(zip(*entries)) or [()] * 4
     unit, answer, score, correct = map(np.array, columns, (int, int, float, bool))
     is_right = np.zeros(max(1, len(forms)), dtype=bool)
-    is_right[answer[correct & (answer >= 0)]] = True
+    is_right[answer[correct]] = True  # what is right has an answer
     return Samples(len(parts) * units, unit, answer, score, correct, is_right)
 
 
@@ -758,7 +758,7 @@ def main(argv=None):
             reports.append({"name": name} | report_on(run, units_to_show(run, args.k), bar))
         say(table(reports))
         if args.json:
-            text = json.dumps(plain(reports), indent=1, allow_nan=False) + "\n"
+            text = json.dumps(reports, indent=1, allow_nan=False) + "\n"
             write(args.json, lambda file: file.write(text.encode()))
         if args.plot:
             write(args.plot, lambda file: draw(reports, file))
@@ -790,15 +790,6 @@ def units_to_show(run, wanted):
 def powers(largest):
     """1, 2, 4, ... and largest."""
     return sorted({*(2**i for i in range(largest.bit_length())), largest})
-
-
-def plain(value):
-    """The same without numpy's numbers, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return value.item() if isinstance(value, np.generic) else value
 
 
 # Copied from compute_optimal.py, but for calibration

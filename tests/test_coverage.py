@@ -497,7 +497,7 @@ def test_the_best_program_is_the_one_that_scores_highest(tmp_path, capsys):
         samples = [sample(None, 0.9 if i == best else 0.5, passed=i == 3) for i in range(3)]
         samples += [sample(None, 0.9 if best == 3 else 0.5, passed=True)]
         rows.append(row(key, samples, ("tests", "best"), answer=None, tests="assert True"))
-    cut = [sample(None, 0.99, False, passed=False), *[sample(None, 0.5, passed=True)] * 3]
+    cut = [sample(None, 0.99, False, passed=True), *[sample(None, 0.5, passed=True)] * 3]
     rows.append(row("z", cut, ("tests", "best"), answer=None, tests="assert True"))
     _, [report] = report_of(capsys, tmp_path, write(tmp_path / "a.jsonl", rows, "best_of_n.py"))
     assert list(report["success"]) == ["best"]
@@ -590,6 +590,7 @@ def test_levels(tmp_path, capsys):
     assert report["levels"]["Level 5"]["coverage"] == [0.0] * 3
     assert report["levels"]["1"]["majority"] == [1.0] * 3 and "by level" in out
     assert "Level 5     1 problems    0.0   0.0   majority 0.0" in out
+    assert "      1     1 problems  100.0 100.0   majority 100.0" in out
     _, [report] = report_of(capsys, tmp_path, votes(tmp_path / "b.jsonl", {"x": 1}))
     assert report["levels"] == {}
 
