@@ -1,37 +1,35 @@
-"""MCTS, Monte Carlo tree search: the tree grows where its mean reward is high, or where it is thin.
+"""MCTS, Monte Carlo tree search: descents through one tree, each to the end of a solution.
 
-In each turn the search walks from the question down the tree, at each step to the child of the
-largest UCT = Q + c sqrt(ln(visits of the parent) / visits of the child), until it comes to a step
-without children. It gets M. The process reward model (PRM) scores these, and each score counts in
-the mean Q of all steps above it. So a step that looked good, and whose continuations do not, is
-left for another later on. All other searches here decide once, depth by depth.
+A descent begins at the question. From a step that has children it goes to the one of the largest
+UCT = Q + c sqrt(ln(visits of the step) / visits of the child), where Q is the child's mean value
+over its visits. A step without children gets M. The process reward model (PRM) scores them, and the
+descent goes on at the best. The value that it ends with counts in the Q of all steps on its way: a
+step that looked good and came to nothing is left for another. The other searches here decide depth
+by depth and never go back.
 
-    question ─┬─ 0.9 ─┬─ 0.3        M = 2, c = 0: the first step was 0.9, and with its children
-    Q = 0.52  │ Q =   └─ 0.2        Q = (0.9 + 0.3 + 0.2) / 3 = 0.47. So the next turn goes to
-              │ 0.47                the other, which is not continued yet and has Q = 0.7
-              └─ 0.7
+    question ─┬─ 0.9 ─┬─ 0.3        M = 2. The first descent went by 0.9 and ended with 0.3. So the
+              │       └─ 0.2        first step now has Q = (0.9 + 0.3) / 2 = 0.6 in two visits,
+              └─ 0.7 ─── ...        and the second descent begins with the other one.
 
 The same tree is the KV cache. A step is a Node, which owns the keys and values of its own tokens
-and points at its parent. Siblings share what they have in common. Here all of the tree is kept
-while its problem is solved: any step may be gone back to.
+and points at its parent. Siblings share what they have in common. All of the tree is kept until its
+problem is solved: any step may be gone back to.
 
-A problem is solved when N solutions have ended. A turn costs M steps of one problem, where the
-other searches write N: on a GPU that is slow, and the reason for `leaves`, how many steps get
-children in one turn. It is here to be compared with, as the baseline that the REBASE paper has.
+The search is over when N solutions have ended. The N best come back: finished before cut, then by
+value. Equal solutions are samples like all others. It is here to be compared with, as the baseline
+that the REBASE paper has. "MCTS" with a PRM is many algorithms; these choices are our own:
 
-"MCTS" with a PRM is many algorithms. Our own choices:
-- There are no rollouts. A score of the PRM takes the place of a game played to its end.
-- Q is the mean over a step and all below it. A step without a score counts as 0.
-- Of several leaves in a turn each is chosen as if the children of those before had come, and were
-  worth 0 (a virtual loss).
-- A solution that ended is not visited again, nor is a step below which everything has ended. When
-  that is the whole tree, the question gets M more first steps.
-- At most N x max_steps steps are sampled. In the last turn they go to the end of text, as they do
-  at depth max_steps. So there are always solutions, if fewer than N.
-- N solutions come back at most: finished before cut, then by value.
+- No rollouts. A descent is guided to its end, and is worth the PRM's value of the solution there.
+- A step's own value is its first visit. So children are compared before they were visited. A step
+  that has no score counts as 0.
+- A solution that ended is not visited again, nor is a step below which all have ended. When that is
+  the whole tree, the question gets M more first steps.
+- The descents of one problem follow each other; those of many problems run side by side, a batch of
+  M rows for each. With few problems at a time (--batch-problems) a GPU has little to do.
+- A descent has max_steps steps at most, and brings at least one solution. So the search ends.
 
 Kocsis, Szepesvari 2006, "Bandit based Monte-Carlo Planning" (UCT); Wu et al. 2024, "Inference
-Scaling Laws", section 3.1 (https://arxiv.org/abs/2408.00724).
+Scaling Laws" (https://arxiv.org/abs/2408.00724), which compares REBASE with it.
 
     python mcts.py --n 16                   # a problem set: a table of accuracy and cost
     python mcts.py --n 16 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
@@ -73,10 +71,10 @@ def mcts(
     problems,  # list of str, solved side by side
     generators=None,  # a torch.Generator for each problem; None: seeded 0, 1, 2, ...
     *,
-    n=64,  # solutions, at most
+    n=64,  # solutions
     width=4,  # M, children of a step
     exploration=1.0,  # c: 0 goes by the mean alone
-    max_steps=40,  # depth at most; in all n times as many
+    max_steps=40,  # depth at most: the last step goes to the end of text
     temperature=0.8,
     top_p=1.0,
     max_new_tokens=2048,  # in a whole solution
@@ -86,7 +84,7 @@ def mcts(
     separator="\n\n",  # what ends a step: a string, or a function (see step_end)
     on_step=None,  # on_step(turn, children) is called after each turn
 ):
-    """Returns for each problem a list of Solutions: at most n, the best first.
+    """Returns for each problem a list of n Solutions, the best first.
 
     policy and tokenizer: from load_policy(). prm: from common.prm.load_prm(), or a Scorer.
     """
@@ -94,8 +92,7 @@ def mcts(
     sampling = {"separator": separator, "temperature": temperature, "top_p": top_p}
     roots = prefill(policy, tokenizer, problems, system, max_new_tokens, thinking)
     prm.read_problems(roots)
-    trees = [Branch(root) for root in roots]
-    places = list(trees)  # where in each tree the search is
+    places = [Branch(root) for root in roots]  # where in each tree the search is
     ended = [[] for _ in problems]
 
     for turn in range(1, n * max_steps + 1):
@@ -105,16 +102,17 @@ def mcts(
             break
         leaves = [go_down(places[problem], exploration) for problem in unsolved]
 
-        # 2. Expansion: the policy writes M next steps for each.
+        # 2. Expansion: the policy writes M next steps for each, the last to the end of text.
         children = []
         for to_the_end in (False, True):
-            steps = [leaf.step for leaf in leaves if (leaf.depth + 1 == max_steps) == to_the_end]
+            steps = [
+                leaf.step for leaf in leaves if (len(leaf.step.path()) == max_steps) == to_the_end
+            ]
             parents = [step for step in steps for _ in range(width)]
             if parents:
                 uniforms = random_numbers(parents, generators, max_new_tokens)
-                children += sample_steps(
-                    policy, tokenizer, parents, uniforms, to_the_end, **sampling
-                )
+                given = policy, tokenizer, parents, uniforms, to_the_end
+                children += sample_steps(*given, **sampling)
 
         # 3. Evaluation: the PRM scores them.
         prm.score(children, separator)
@@ -122,19 +120,16 @@ def mcts(
         if on_step:
             on_step(turn, children)
 
-        # 4. The search goes on at the best. If that has ended, backup, and again from the top.
+        # 4. The search goes on at the best; if that has ended, from the top, with its value known.
         for problem, leaf in zip(unsolved, leaves):
             siblings = [child for child in children if child.problem == problem]
             ended[problem] += [child for child in siblings if child.ended]
-            best = leaf.grow(siblings)
-            if best.step.ended:
-                best.back_up()
-            places[problem] = trees[problem] if best.step.ended else best
+            places[problem] = leaf.grow(siblings)
     return [[solution(tokenizer, node) for node in best_first(nodes)[:n]] for nodes in ended]
 
 
 def go_down(branch, exploration):
-    """By UCT to a step without children. If all has ended, branch is the root, and stays."""
+    """By UCT to a step without children. A root below which all has ended is one again."""
     while branch.open and branch.children:
         branch = branch.best_child(exploration)
     return branch
@@ -146,42 +141,44 @@ class Branch:
 
     step: "Node"
     parent: "Branch | None" = None
-    depth: int = 0
+    open: bool = True  # is there a step in it that has neither ended nor children?
+    visits: int = 1  # the PRM's, and those of the descents that came through
+    total: float = 0.0  # of their values
     children: list["Branch"] = field(default_factory=list)
-    visits: int = 1  # its own, and those of the descents that came through
-    total: float = 0.0  # what they were worth: its value, and those of where they ended
-    open: bool = True  # is there a step in it that has not ended, and no children?
 
     def best_child(self, exploration):
-        """That of the largest UCT = Q + c sqrt(ln N / n) among the open ones."""
+        """That of the largest UCT among the open ones."""
         children = [child for child in self.children if child.open]
         uct = []
         for child in children:
-            thin = math.sqrt(math.log(self.visits) / child.visits)
-            uct.append(child.total / child.visits + exploration * thin)
+            bonus = math.sqrt(math.log(self.visits) / child.visits)
+            uct.append(child.total / child.visits + exploration * bonus)
         uct = evened(uct)
         return children[uct.index(max(uct))]
 
-    def grow(self, nodes):
-        """Take in new children. Returns the best of them."""
-        new = []
-        for node in nodes:
+    def grow(self, siblings):
+        """Take in new children, which are scored. Returns where the search goes on."""
+        branches = {}
+        for node in siblings:
             value = max(node.value, 0.0)  # -inf: it has no score
-            new.append(Branch(node, self, self.depth + 1, total=value, open=not node.ended))
-        self.children += new
+            branches[node] = Branch(node, self, not node.ended, total=value)
+        self.children += branches.values()
+        for branch in self.way_up():
+            branch.open = any(child.open for child in branch.children)
+
+        best = branches[best_first(siblings)[0]]
+        if not best.step.ended:
+            return best
+        for branch in self.way_up():
+            branch.visits += 1
+            branch.total += best.total
+        return branch
+
+    def way_up(self):
+        """This branch, and all from there up to the root."""
         branch = self
         while branch:
-            branch.open = any(child.open for child in branch.children)
-            branch = branch.parent
-        values = evened([child.total for child in new])
-        return new[values.index(max(values))]
-
-    def back_up(self):
-        """Its value counts for all steps on the way to it."""
-        branch = self.parent
-        while branch:
-            branch.visits += 1
-            branch.total += self.total
+            yield branch
             branch = branch.parent
 
 
@@ -619,10 +616,10 @@ def main(argv=None):
         mcts,
         "MCTS: UCT over the PRM's scores, without rollouts, until N solutions have ended.",
     )
-    parser.add("--n", cli.positive_int, "solutions at most")
+    parser.add("--n", cli.positive_int, "solutions")
     parser.add("--width", cli.positive_int, "M, children of a step")
     parser.add("--exploration", cli.non_negative_float, "c of UCT; 0 goes by the mean alone")
-    parser.add("--max-steps", cli.positive_int, "depth at most; N times as many steps in all")
+    parser.add("--max-steps", cli.positive_int, "depth at most; the last step ends the text")
     parser.add("--temperature", cli.non_negative_float, "of sampling; 0 is greedy")
     parser.add("--top-p", cli.probability, "sample among the likeliest tokens of this share")
     parser.add("--max-new-tokens", cli.positive_int, "longest solution, in tokens")
