@@ -105,9 +105,7 @@ def mcts(
         # 2. Expansion: the policy writes M next steps for each, the last to the end of text.
         children = []
         for to_the_end in (False, True):
-            steps = [
-                leaf.step for leaf in leaves if (len(leaf.step.path()) == max_steps) == to_the_end
-            ]
+            steps = [leaf.step for leaf in leaves if (leaf.depth + 1 == max_steps) == to_the_end]
             parents = [step for step in steps for _ in range(width)]
             if parents:
                 uniforms = random_numbers(parents, generators, max_new_tokens)
@@ -145,6 +143,10 @@ class Branch:
     visits: int = 1  # the PRM's, and those of the descents that came through
     total: float = 0.0  # of their values
     children: list["Branch"] = field(default_factory=list)
+
+    @property
+    def depth(self):
+        return len(self.step.path()) - 1
 
     def best_child(self, exploration):
         """That of the largest UCT among the open ones."""
