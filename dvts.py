@@ -21,6 +21,9 @@ siblings that ended too. Siblings that did not end were turned down and have no 
 code returns them as well). Equal solutions are samples like all others. A subtree that runs into a
 limit returns what it has, marked as cut.
 
+With lookahead=1, as the authors' configuration has it, a step is judged by the one that follows it
+greedily. What is written ahead is no sample, but it is paid for: about as much again.
+
 Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models"
 (https://huggingface.co/spaces/HuggingFaceH4/blogpost-scaling-test-time-compute).
 
@@ -65,8 +68,9 @@ def dvts(
     generators=None,  # a torch.Generator for each problem; None: seeded 0, 1, 2, ...
     *,
     n=64,  # steps sampled at each depth, solutions returned at most
-    beam_width=4,  # M, the steps to choose from in a subtree
+    beam_width=4,  # M, the steps to choose from in a subtree; n // M of these share n evenly
     max_steps=40,  # the last step goes to the end of text
+    lookahead=0,  # judge a step by what it leads to in so many greedy steps
     temperature=0.8,
     top_p=1.0,
     max_new_tokens=2048,  # in a whole solution
@@ -78,8 +82,7 @@ def dvts(
 ):
     """Returns for each problem a list of Solutions, at most n.
 
-    policy and tokenizer: from load_policy(). prm: from common.prm.load_prm(), or a Scorer. Where M
-    does not divide n, the n // M subtrees share n as evenly as they can.
+    policy and tokenizer: from load_policy(). prm: from common.prm.load_prm(), or a Scorer.
     """
     generators = generators or seeded(len(problems))
     sampling = {"separator": separator, "temperature": temperature, "top_p": top_p}
@@ -99,6 +102,8 @@ def dvts(
         # 2. The PRM scores them.
         prm.score(children, separator)
         set_values(children, reduce)
+        if lookahead and not to_the_end:
+            look_ahead(policy, tokenizer, prm, children, lookahead, separator, reduce)
         if on_step:
             on_step(depth, children)
 
@@ -156,6 +161,28 @@ def share(n, parts):
 # Copied from beam.py
 def seeded(count):
     return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+# Copied from beam.py
+def look_ahead(policy, tokenizer, prm, children, steps, separator, reduce):
+    """Give children the values that they have so many greedy steps later (Snell et al., 5.2)."""
+    heads = list(children)
+    ahead = [[] for _ in children]  # the scores beyond each child
+    sampling = {"separator": separator, "temperature": 0.0, "top_p": 1.0}
+    for _ in range(steps):
+        going_on = [i for i, head in enumerate(heads) if not head.ended]
+        if not going_on:
+            break
+        parents = [heads[i] for i in going_on]
+        uniforms = torch.zeros(len(parents), max(parent.left for parent in parents))
+        beyond = sample_steps(policy, tokenizer, parents, uniforms, False, **sampling)
+        prm.score(beyond, separator)
+        for i, head in zip(going_on, beyond):
+            heads[i] = head
+            ahead[i] += head.scores
+    for child, scores in zip(children, ahead):
+        if scores:
+            child.value = worth(child.all_scores() + scores, reduce)
 
 
 # Copied from beam.py
@@ -567,6 +594,7 @@ def main(argv=None):
     parser.add("--n", cli.positive_int, "steps sampled at each depth; solutions returned at most")
     parser.add("--beam-width", cli.positive_int, "M, next steps to choose from in a subtree")
     parser.add("--max-steps", cli.positive_int, "depth at most; the last step ends the text")
+    parser.add("--lookahead", cli.non_negative_int, "judge a step by N greedy steps beyond it")
     parser.add("--temperature", cli.non_negative_float, "of sampling; 0 is greedy")
     parser.add("--top-p", cli.probability, "sample among the likeliest tokens of this share")
     parser.add("--max-new-tokens", cli.positive_int, "longest solution, in tokens")

@@ -220,6 +220,7 @@ def judge(problem, solutions, args, tree, places):
         **problem,
         "finished": sum(one["finished"] for one in completions),
         "distinct": len({tuple(solution.tokens) for solution in solutions}),
+        "ancestors": ancestors(solutions),
         "completions": completions,
         "predictions": predictions,
         "correct": correct,
@@ -227,6 +228,13 @@ def judge(problem, solutions, args, tree, places):
     if args.keep_tree or args.trace:
         row["tree"] = tree
     return row
+
+
+def ancestors(solutions):
+    """How many steps of each depth the solutions descend from. What ended before is its own."""
+    longest = max((len(solution.path) for solution in solutions), default=0)
+    depths = range(1, longest + 1)
+    return [len({solution.path[:depth][-1] for solution in solutions}) for depth in depths]
 
 
 def judge_answers(problem, completions, reduction):

@@ -108,11 +108,13 @@ def search(row, reduction):
         right = completion.get("passed")
         if row["answer"] is not None and answer is not None:
             right = grading.is_correct(answer, row["answer"])
-        nodes[ends[completion["node"]]] |= {
+        node = nodes[ends[completion["node"]]]
+        node |= {
             "finished": completion["finished"],
             "answer": answer,
             "right": right,
-            "won": completion is best,
+            "won": completion is best or node.get("won", False),
+            "copies": node.get("copies", 0) + 1,  # of a particle
         }
     return {
         "id": row["id"],

@@ -1,4 +1,4 @@
-"""Long random runs of all five scripts on the bundled pair, each made twice: once unbroken, and once
+"""Long random runs of all seven scripts on the bundled pair, each made twice: once unbroken, and once
 killed and begun again until it is done. Do the files agree, does memory stay level, does anything fail?
 
     python tests/soak.py                             # 500 problems; at most half an hour on two cores
@@ -40,7 +40,15 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
+SCRIPTS = [
+    "majority.py",
+    "best_of_n.py",
+    "beam.py",
+    "dvts.py",
+    "rebase.py",
+    "particle.py",
+    "mcts.py",
+]
 TREES = SCRIPTS[2:]
 
 
@@ -119,12 +127,19 @@ def random_flags(script, draw):
     if draw.random() < 0.5:
         flags += ["--batch-problems", draw.choice([1, 2, 3, 100])]
     if script != "majority.py":
-        flags += ["--reduction", draw.choice(["last", "min", "prod"])]
+        flags += ["--reduction", draw.choice(["last", "min", "mean", "prod"])]
         flags += ["--keep-tree"] * (draw.random() < 0.3)
     if script in TREES:
         flags += ["--max-steps", draw.choice([40, 40, 1, 3])]
     if script in ("beam.py", "dvts.py"):
         flags += ["--beam-width", draw.choice([4, 4, 1, 3, 100])]
+        flags += ["--lookahead", draw.choice([0, 0, 0, 1])]
+    if script == "particle.py":
+        flags += ["--weight-temperature", draw.choice([1, 1, 0.1, 10])]
+        flags += ["--resampling", draw.choice(["systematic", "multinomial"])]
+    if script == "mcts.py":
+        flags += ["--width", draw.choice([4, 4, 1, 3])]
+        flags += ["--exploration", draw.choice([1, 1, 0, 0.1])]
     return list(map(str, flags))
 
 

@@ -16,7 +16,15 @@ from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
+SCRIPTS = [
+    "majority.py",
+    "best_of_n.py",
+    "beam.py",
+    "dvts.py",
+    "rebase.py",
+    "particle.py",
+    "mcts.py",
+]
 NOWHERE = {
     "HF_ENDPOINT": "http://127.0.0.1:9",
     "HF_HUB_DOWNLOAD_TIMEOUT": "1",
@@ -174,7 +182,7 @@ REFUSED = [
     ("dvts.py", "--temperature nan", ["--temperature", "'nan'"]),
     ("dvts.py", "--top-p 0", ["--top-p", "'0'"]),
     ("dvts.py", "--max-steps 0", ["--max-steps", "'0'"]),
-    ("dvts.py", "--reduction mean", ["--reduction", "'mean'", "last"]),
+    ("dvts.py", "--reduction median", ["--reduction", "'median'", "last", "mean"]),
     (
         "majority.py",
         "--policy some-owner/some-model",
@@ -318,6 +326,11 @@ REFUSED_TOO = [  # as REFUSED, but in this process
         ["{bad}/gsm8k.jsonl, line 37", "no answer", "add it"],
     ),
     ("majority.py", "--output /dev/full", ["--output /dev/full", "name another"]),
+    ("dvts.py", "--lookahead -1", ["--lookahead", "'-1'", "at least 0"]),
+    ("particle.py", "--weight-temperature 0", ["--weight-temperature", "'0'", "above 0"]),
+    ("particle.py", "--resampling stratified", ["--resampling", "'stratified'", "multinomial"]),
+    ("mcts.py", "--width 0", ["--width", "'0'", "at least 1"]),
+    ("mcts.py", "--exploration inf", ["--exploration", "'inf'", "at least 0"]),
     (
         "majority.py",
         "--output {bad}/diary.txt --overwrite",
@@ -569,7 +582,7 @@ def test_a_policy_that_never_ends_is_ended_by_the_limits(script, token, tmp_path
         weights["model.embed_tokens.weight"][token] = 1  # this one has twice the logit
 
     policy = broken_model("policy", tmp_path / "endless", always_the_token)
-    steps = ["--max-steps", "3"] * (script in ("beam.py", "dvts.py", "rebase.py"))
+    steps = ["--max-steps", "3"] * (script not in ("majority.py", "best_of_n.py"))
     output = tmp_path / "out.jsonl"
     assert (
         in_process(

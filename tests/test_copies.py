@@ -15,6 +15,8 @@ SEARCHES = {
     "beam.py": "beam_search",
     "dvts.py": "dvts",
     "rebase.py": "rebase",
+    "particle.py": "particle_filter",
+    "mcts.py": "mcts",
 }
 OWN = {"main"}  # of the same name in every script, and different on purpose
 MARK = re.compile(r"# Copied from (\w+\.py)")

@@ -22,7 +22,15 @@ from common import chat
 from harness import cli, models, problems, results, solve, table, terminal, trace
 
 __all__ = ["folder", "unbroken"]  # fixtures
-SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
+SCRIPTS = [
+    "majority.py",
+    "best_of_n.py",
+    "beam.py",
+    "dvts.py",
+    "rebase.py",
+    "particle.py",
+    "mcts.py",
+]
 
 
 # --- problems -------------------------------------------------------------------------------------

@@ -16,7 +16,15 @@ FILES = [ROOT / "README.md", ROOT / "tiny/README.md"]
 FILES += sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "results").glob("*.md"))
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in FILES}
 READ = {name: text for name, text in PAGES.items() if not name.startswith("results/")}
-SCRIPTS = ["majority.py", "best_of_n.py", "beam.py", "dvts.py", "rebase.py"]
+SCRIPTS = [
+    "majority.py",
+    "best_of_n.py",
+    "beam.py",
+    "dvts.py",
+    "rebase.py",
+    "particle.py",
+    "mcts.py",
+]
 BLOCK = re.compile(r"^ *```(.*)\n([\s\S]*?)^ *```$", re.M)  # (language and what follows it, text)
 BLOCKS = [(page, info, text) for page in READ for info, text in BLOCK.findall(READ[page])]
 

@@ -217,6 +217,7 @@ def test_file_of_a_run(folder, unbroken):
         "level",
         "finished",
         "distinct",
+        "ancestors",
         "completions",
         "predictions",
         "correct",
@@ -235,6 +236,7 @@ def test_file_of_a_run(folder, unbroken):
     }
     assert row["distinct"] == len({completion["text"] for completion in row["completions"]})
     assert [completion["path"] for completion in row["completions"]] == [[1], [2], [3], [4]]
+    assert row["ancestors"] == [4]
     assert [completion["subtree"] for completion in row["completions"]] == [0, 0, 1, 1]
     assert list(row["predictions"]) == list(row["correct"]) == ["majority", "best", "weighted"]
     assert row["usage"] == {
@@ -1019,6 +1021,14 @@ def judged(reduction, *solutions):
     problem = {"id": "a", "problem": "b", "answer": "1", "level": None}
     args = SimpleNamespace(reduction=reduction, keep_tree=False, trace=None)
     return solve.judge(problem, list(solutions), args, [], {})
+
+
+def test_ancestors():
+    """What ended early stands for itself further down; copies are one."""
+    paths = [[1, 5, 7], [1, 5, 8], [1, 5, 8], [1, 6], [2]]
+    found = [SimpleNamespace(path=path) for path in paths]
+    assert solve.ancestors(found) == [2, 3, 4]  # 1 2; 5 6 2; 7 8 6 2
+    assert solve.ancestors(found[:1]) == [1, 1, 1] and solve.ancestors([]) == []
 
 
 def test_rules():

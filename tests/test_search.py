@@ -21,6 +21,8 @@ import beam
 import best_of_n
 import dvts
 import majority
+import mcts
+import particle
 import rebase
 from common.prm import Scorer
 
@@ -107,7 +109,7 @@ def search(pair, monkeypatch):
     policy = bigram_policy(tokenizer, LETTERS)
     order = sorted("abcd", key=tokenizer.convert_tokens_to_ids)
 
-    def run(function, draws, scores, noise=0.0, **settings):
+    def run(function, draws, scores, noise=0.0, moved=None, **settings):
         draws = iter(draws)
         sampled = []
 
@@ -125,6 +127,8 @@ def search(pair, monkeypatch):
         settings = {"max_new_tokens": 100, "temperature": 1.0, "on_step": on_step, **settings}
         with monkeypatch.context() as patch:
             patch.setattr(sys.modules[function.__module__], "random_numbers", random_numbers)
+            if moved is not None:
+                patch.setattr(torch, "rand", lambda size, generator: torch.full((size,), moved))
             [solutions] = function(policy, tokenizer, prm, ["?"], **settings)
         assert next(draws, None) is None, "fewer steps than expected"
         paths = ["".join(step[:1] for step in one.text.split("\n\n")) for one in solutions]
@@ -186,24 +190,32 @@ def test_what_is_finished_comes_before_what_is_cut(search):
     assert paths == ["ad", "ac"] and values == [0.1, 0.9]
 
 
-def test_lookahead_changes_a_choice(search, monkeypatch):
+@pytest.mark.parametrize("function", [beam.beam_search, dvts.dvts])
+def test_lookahead_changes_a_choice(search, function):
     """a is the better step, but what follows greedily (a again) is worse than after b."""
     scores = {"a": 0.9, "b": 0.5, "aa": 0.1, "ba": 0.8, "ad": 0.3, "bd": 0.4}
-    plain = search(beam.beam_search, ["ab", "dd"], scores, n=2, beam_width=2)
-    ahead = search(beam.beam_search, ["ab", "dd"], scores, n=2, beam_width=2, lookahead=1)
+    plain = search(function, ["ab", "dd"], scores, n=2, beam_width=2)
+    ahead = search(function, ["ab", "dd"], scores, n=2, beam_width=2, lookahead=1)
     assert plain[3].asked == [["a", "b"], ["ad", "ad"]]
     assert ahead[3].asked == [["a", "b"], ["aa", "ba"], ["bd", "bd"]]
     assert ahead[2] == plain[2] and ahead[1] == [0.4, 0.4]  # rollouts are no samples
 
 
+@pytest.mark.parametrize("function", [beam.beam_search, dvts.dvts])
 @pytest.mark.parametrize("reduce, kept", [(min, "a"), (math.prod, "a"), (lambda s: s[-1], "b")])
-def test_lookahead_counts_the_steps_before(search, reduce, kept):
+def test_lookahead_counts_the_steps_before(search, function, reduce, kept):
     """Behind b comes the better step, but b itself is bad: min and prod must not forget it."""
     scores = {"a": 0.9, "b": 0.1, "aa": 0.7, "ba": 0.8, "ad": 0.6, "bd": 0.6}
-    prm = search(
-        beam.beam_search, ["ab", "dd"], scores, n=2, beam_width=2, lookahead=1, reduce=reduce
-    )[3]
+    prm = search(function, ["ab", "dd"], scores, n=2, beam_width=2, lookahead=1, reduce=reduce)[3]
     assert prm.asked[2] == [kept + "d", kept + "d"]
+
+
+def test_lookahead_looks_two_steps_ahead_and_not_beyond_the_last_depth(search):
+    """After a come aa .9 and aaa .1, after b ba .2 and baa .5: at two steps b is the better."""
+    scores = {"a": 0.6, "b": 0.6, "aa": 0.9, "ba": 0.2, "aaa": 0.1, "baa": 0.5, "bd": 0.4}
+    settings = {"n": 2, "beam_width": 2, "lookahead": 2, "max_steps": 2}
+    prm = search(dvts.dvts, ["ab", "dd"], scores, **settings)[3]
+    assert prm.asked == [["a", "b"], ["aa", "ba"], ["aaa", "baa"], ["bd", "bd"]]
 
 
 def test_dvts_by_hand(search):
@@ -270,6 +282,224 @@ def test_rebase_by_hand(search):
     assert paths == ["d", "ad", "abd", "aad"]
 
 
+def test_particle_filter_by_hand(search):
+    # d has ended, and is drawn like the others. The odds are (9, 1/4, 3, 3/2), in all 13.75: times
+    # 4 = 2.618, .073, .873, .436, laid end to end 2.618, 2.691, 3.564, 4. Points at .5, 1.5, ...:
+    # three times a, once c. d is lost.
+    scores = {"a": 0.9, "b": 0.2, "c": 0.75, "d": 0.6}
+    # ad has ended. The odds are (4, 1/3, 1, 2/3), in all 6: laid end to end 2.667, 2.889, 3.556, 4.
+    # So ad comes three times, and is not continued, and ab goes on.
+    scores |= {"ad": 0.8, "aa": 0.25, "ab": 0.5, "cb": 0.4, "abd": 0.3}
+    paths, values, _, prm = search(
+        particle.particle_filter, ["abcd", "dabb", "d"], scores, n=4, moved=0.5
+    )
+    assert prm.asked == [["a", "b", "c", "d"], ["ad", "aa", "ab", "cb"], ["abd"]]
+    assert paths == ["ad", "ad", "ad", "abd"] and values == [0.8, 0.8, 0.8, 0.3]
+    # At T = .5 the odds are squared: a 81, c 9, in all 92.31. ad 16, in all 18.11: nothing goes on.
+    paths, _, _, prm = search(
+        particle.particle_filter,
+        ["abcd", "dabb"],
+        scores,
+        n=4,
+        moved=0.25,
+        weight_temperature=0.5,
+    )
+    assert prm.asked[1] == ["ad", "aa", "ab", "ab"] and paths == ["ad"] * 4
+
+
+def test_mcts_by_hand(search):
+    scores = {"a": 0.9, "b": 0.7, "aa": 0.3, "ad": 0.8, "aad": 0.2, "aab": 0.1}
+    scores |= {"bd": 0.6, "ba": 0.5}
+    # Turn 1: a .9, b .7. Turn 2, below a: ad has ended and is the best: .8 counts for a and the
+    # root, so that Q(a) = (.9 + .8) / 2 = .85 in two visits, N = 2.
+    # UCT with c = 1: a .85 + sqrt(ln 2 / 2) = 1.439, b .7 + sqrt(ln 2) = 1.533. So b.
+    paths, values, _, prm = search(mcts.mcts, ["ab", "ad", "da"], scores, n=2, width=2)
+    assert prm.asked == [["a", "b"], ["aa", "ad"], ["bd", "ba"]]
+    assert paths == ["ad", "bd"] and values == [0.8, 0.6]
+    # With c = .3 a again: .85 + .177 = 1.027, b .7 + .25 = .950. Below it only aa is open. Its aad
+    # is the best of two: .2 makes Q(a) = 1.9 / 3 = .633 in three visits, so with N = 3 now b:
+    # .633 + .3 sqrt(ln 3 / 3) = .815, .7 + .3 sqrt(ln 3) = 1.014.
+    paths, values, _, prm = search(
+        mcts.mcts, ["ab", "ad", "db", "da"], scores, n=3, width=2, exploration=0.3
+    )
+    assert prm.asked == [["a", "b"], ["aa", "ad"], ["aad", "aab"], ["bd", "ba"]]
+    assert paths == ["ad", "bd", "aad"] and values == [0.8, 0.6, 0.2]
+
+
+# --- particles ------------------------------------------------------------------------------------
+
+
+def nodes_of(values):
+    root = particle.Node(None, 0, 9)
+    return [particle.Node(root, 0, 9, value=value) for value in values]
+
+
+def test_shares_are_the_odds():
+    def shares(values, temperature=1.0):
+        return particle.shares(nodes_of(values), temperature).tolist()
+
+    assert shares([0.9, 0.5, 0.2]) == pytest.approx([9 / 10.25, 1 / 10.25, 0.25 / 10.25])
+    assert shares([0.8, 0.5], 0.5) == pytest.approx([16 / 17, 1 / 17])  # odds to the power 1 / T
+    assert shares([0.8, 0.5], 1e300) == pytest.approx([0.5, 0.5])
+    assert shares([0.8, 0.5], 1e-300) == [1.0, 0.0]
+    assert shares([1.0, 1 - 1e-7]) == pytest.approx([0.5, 0.5])  # clipped, or they were infinite
+    assert shares([0.0, 0.0, 1e-7]) == pytest.approx([1 / 3] * 3)
+    assert shares([-math.inf, 0.0]) == [0.0, 1.0]
+    assert shares([-math.inf, -math.inf]) == [0.5, 0.5]
+    cut, alive = nodes_of([0.9, 0.1])
+    cut.left = 0
+    assert particle.shares([cut, alive], 1.0).tolist() == [0.0, 1.0]
+
+
+def counts(chosen, n):
+    return [chosen.count(i) for i in range(n)]
+
+
+def test_systematic_draws_are_the_floor_or_the_ceiling_of_the_share():
+    rng = random.Random(0)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        n = rng.randint(1, 70)
+        theta = torch.tensor([rng.choice([0, 1e-9, rng.random(), 30]) for _ in range(n)]).double()
+        theta = theta / theta.sum() if theta.sum() else torch.full_like(theta, 1 / n)
+        drawn = counts(particle.resample(theta, "systematic", generator), n)
+        assert sum(drawn) == n
+        for count, share in zip(drawn, (n * theta).tolist()):
+            assert math.floor(share - 1e-9) <= count <= math.ceil(share + 1e-9)
+
+
+@pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
+def test_draws_are_unbiased(resampling):
+    """Over many draws the mean count is N times the share, and the variance is what theory says."""
+    theta = torch.tensor([0.43, 0.0, 0.27, 0.19, 0.1, 0.01], dtype=torch.float64)
+    n = len(theta)
+    generator = torch.Generator().manual_seed(1)
+    draws = 4000
+    drawn = [counts(particle.resample(theta, resampling, generator), n) for _ in range(draws)]
+    for i, share in enumerate((n * theta).tolist()):
+        of_one = torch.tensor([counts[i] for counts in drawn], dtype=torch.float64)
+        part = share % 1
+        variance = part * (1 - part)
+        if resampling == "multinomial":
+            variance = share * (1 - share / n)
+        error = math.sqrt(variance / draws)
+        assert abs(of_one.mean() - share) <= 4.5 * error
+        assert float(of_one.var()) == pytest.approx(variance, rel=0.15, abs=1e-9)
+
+
+def test_one_random_number_draws_all_and_the_other_way_n(pair):
+    theta = torch.full((8,), 1 / 8, dtype=torch.float64)
+    for resampling, numbers in [("systematic", 1), ("multinomial", 8)]:
+        one, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+        chosen = particle.resample(theta, resampling, one)
+        torch.rand(numbers, generator=other)
+        assert torch.equal(one.get_state(), other.get_state())
+        assert (chosen == list(range(8))) == (resampling == "systematic")
+
+
+def test_particles_that_are_finished_are_never_continued_nor_revived(pair):
+    """Whatever is drawn: nothing follows an end, and what was lost does not come back."""
+    policy = bigram_policy(pair[1], LETTERS)
+    for resampling in ("systematic", "multinomial"):
+        for seed in range(20):
+            prm = TablePRM(RandomScores(seed))
+            known = {}
+
+            def on_step(depth, children):
+                for child in children:
+                    assert not child.parent.ended
+                    assert depth == 1 or child.parent.number in known[depth - 1]
+                known[depth] = {child.number: child.ended for child in children}
+
+            generators = [torch.Generator().manual_seed(seed)]
+            [found] = particle.particle_filter(
+                policy,
+                pair[1],
+                prm,
+                ["?"],
+                generators,
+                n=8,
+                temperature=1.0,
+                max_new_tokens=60,
+                resampling=resampling,
+                on_step=on_step,
+            )
+            assert len(found) == 8
+            for one in found:
+                assert known[len(one.path)][one.path[-1]]
+
+
+def test_a_copy_of_a_particle_is_a_name_of_its_node(pair, monkeypatch):
+    """One of many names is laid out in the cache once, and its copies are the same solution."""
+    policy = bigram_policy(pair[1], LETTERS)
+    given = []
+    lay_out = particle.lay_out
+
+    def watch(nodes):
+        given.append(nodes)
+        return lay_out(nodes)
+
+    monkeypatch.setattr(particle, "lay_out", watch)
+    settings = {"n": 16, "temperature": 1.0, "max_new_tokens": 60}
+    prm = TablePRM(RandomScores(0))
+    [found] = particle.particle_filter(policy, pair[1], prm, ["?"], **settings)
+    assert any(len(set(nodes)) < len(nodes) for nodes in given[1:])
+    by_path = {}
+    for one in found:
+        assert by_path.setdefault(tuple(one.path), one) == one
+    assert len(by_path) < len(found) == 16
+
+
+# --- MCTS -----------------------------------------------------------------------------------------
+
+
+def test_mcts_gives_the_question_more_steps_when_all_has_ended(search):
+    """A policy that ends in one step: a descent is a turn, and nothing is visited twice."""
+    paths, values, _, prm = search(
+        mcts.mcts, ["dd", "dd", "dd"], {"d": 0.5}, n=5, width=2, exploration=0.0
+    )
+    assert prm.asked == [["d", "d"]] * 3 and paths == ["d"] * 5
+
+
+def test_mcts_goes_on_to_an_end_and_returns_the_best(search):
+    """Three turns for one solution. Five end in all, and the four best come back."""
+    scores = {"a": 0.5, "d": 0.1, "aa": 0.5, "ab": 0.2, "aad": 0.3, "aa" + "a": 0.2}
+    scores |= {"abd": 0.4, "ab" + "a": 0.1}
+    paths, values, _, prm = search(
+        mcts.mcts, ["ad", "ab", "dd", "dd"], scores, n=4, width=2, exploration=0.0
+    )
+    assert prm.asked == [["a", "d"], ["aa", "ab"], ["aad", "aad"], ["abd", "abd"]]
+    assert paths == ["abd", "abd", "aad", "aad"] and values == [0.4, 0.4, 0.3, 0.3]
+
+
+def test_mcts_without_a_score_is_worth_nothing(search):
+    """c has no number for a score: with Q = 0 it is not taken while there is another."""
+    scores = {"a": 0.2, "c": math.nan, "ad": 0.1, "aa": 0.1}
+    _, _, _, prm = search(mcts.mcts, ["ac", "da"], scores, n=1, width=2)
+    assert prm.asked == [["a", "c"], ["ad", "aa"]]
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 3])
+def test_mcts_ends_at_max_steps(pair, max_steps):
+    """The policy never ends a text before that: a descent is max_steps turns, with one end to M."""
+    table = {"ĊĊ": ["a"], "a": ["ĊĊ"]}
+    turns = []
+    [found] = mcts.mcts(
+        bigram_policy(pair[1], table),
+        pair[1],
+        TablePRM(RandomScores(0)),
+        ["?"],
+        n=6,
+        width=2,
+        max_steps=max_steps,
+        max_new_tokens=20,
+        on_step=lambda turn, children: turns.append(len(children)),
+    )
+    assert len(found) == 6 and all(not one.finished and len(one.tokens) == 20 for one in found)
+    assert all(len(one.path) == max_steps for one in found) and set(turns) == {2}
+    assert len(turns) <= 3 * max_steps
+
+
 # --- REBASE's allocation --------------------------------------------------------------------------
 
 
@@ -332,6 +562,10 @@ def test_values_within_a_millionth_are_made_equal():
         (dvts.dvts, {"beam_width": 4}),
         (rebase.rebase, {}),
         (rebase.rebase, {"rounding": "ceil"}),
+        (particle.particle_filter, {}),
+        (particle.particle_filter, {"resampling": "multinomial"}),
+        (mcts.mcts, {"width": 3}),
+        (mcts.mcts, {"width": 4, "exploration": 0.0}),
     ],
 )
 def test_noise_does_not_decide_between_equal_rewards(pair, function, settings):
@@ -356,6 +590,8 @@ SEARCHES = {
     "beam": beam.beam_search,
     "dvts": dvts.dvts,
     "rebase": rebase.rebase,
+    "particle": particle.particle_filter,
+    "mcts": mcts.mcts,
     "best_of_n": best_of_n.best_of_n,
 }
 
@@ -470,6 +706,9 @@ def test_a_score_that_is_no_number_never_wins(search):
             (dvts.dvts, {"beam_width": 4}),
             (rebase.rebase, {}),
             (rebase.rebase, {"rounding": "ceil"}),
+            (particle.particle_filter, {}),
+            (particle.particle_filter, {"resampling": "multinomial"}),
+            (mcts.mcts, {}),
         ]:
             prm = search(function, ["abcc", "dddd"], scores, n=4, **settings)[3]
             assert prm.asked[1] == ["bd"] * 4
@@ -574,10 +813,11 @@ def test_what_the_search_lets_go_of_is_freed(pair):
 # --- against the naive twin -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", [dvts.dvts, beam.beam_search, rebase.rebase])
-def test_a_whole_search_equals_one_that_reuses_nothing(pair, monkeypatch, function):
+@pytest.mark.parametrize("name", ["beam", "dvts", "rebase", "particle", "mcts"])
+def test_a_whole_search_equals_one_that_reuses_nothing(pair, monkeypatch, name):
     """The search once with both caches, and once with every text read anew for each token and
     score: the same tree."""
+    function = SEARCHES[name]
     policy, tokenizer, prm = pair
     questions = ["Start with 12. Add 5, multiply by 2, subtract 9. What is the result?", QUESTION]
     settings = {"n": 6, "max_new_tokens": 150, "temperature": 1.2}

@@ -80,6 +80,14 @@ def test_completions_are_leaves_of_the_tree():
     assert [one.get("right") for one in found] == [None, True, True, None]
 
 
+def test_copies_of_a_solution_are_one_leaf_that_tells_their_number():
+    tree = [node(None, "a", 0.5), node(0, "b", 0.6), node(0, "b", 0.9)]
+    row = row_of(tree, [(2, True, "7"), (1, True, "7"), (2, True, "7"), (2, True, "7")])
+    found = trace.search(row, "last")["nodes"]
+    assert [one.get("copies") for one in found] == [None, 1, 3]
+    assert [one.get("won") for one in found] == [None, False, True]
+
+
 def test_the_page_opens_where_there_was_something_to_decide():
     dull = row_of([node(None, "a", 0.9)], [(0, True, "7")])
     lost = row_of(
@@ -90,7 +98,7 @@ def test_the_page_opens_where_there_was_something_to_decide():
     assert trace.most_telling(searches) == 2
 
 
-@pytest.mark.parametrize("script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py"])
+@pytest.mark.parametrize("script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py", "particle.py", "mcts.py"])
 def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
     """Every completion of the result file is a leaf with its scores, and everything else a parent or turned down."""
     monkeypatch.chdir(tmp_path)
@@ -108,6 +116,7 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
             (node["answer"], [nodes[j]["score"] for j in way(nodes, i)])
             for i in leaves
             for node in [nodes[i]]
+            for _ in range(node["copies"])
         )
         assert drawn == sorted(
             (c["answer"], [round(score, 4) for score in c["scores"]]) for c in row["completions"]
@@ -119,6 +128,9 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
             and won["right"] == row["correct"]["weighted"]
         )
         depths = [len(way(nodes, i)) for i in range(len(nodes))]
+        if script == "mcts.py":
+            assert depths.count(1) == 4  # the first step has four children, whatever n is
+            continue
         # Eight rows a depth until the first solution; a tree that is pruned has leaves which are no solution.
         assert depths.count(1) == 8 and (script == "best_of_n.py" or depths.count(2) <= 8)
 

@@ -1,0 +1,572 @@
+"""Particle filtering: N solutions in the making, drawn anew by reward after each step.
+
+The process reward model (PRM) scores the N particles, r, and their weights are w = logit(r). Then N
+are drawn with replacement from softmax(w / T): good ones come several times, bad ones are lost. It
+is REBASE (rebase.py) by chance in place of rounding. The expected number of copies is N times the
+share, exactly, so a step that the PRM likes little keeps a small chance, and a PRM that errs costs
+less. At T = 1 the shares are those of the odds r / (1 - r).
+
+    question ─┬─ 0.9 ─┬─ ...        N = 4
+              │       ├─ ...        odds (9, 0.25, 2.33, 0.11): shares (0.77, 0.02, 0.20, 0.01)
+              │       └─ ...        times 4: the first comes three or four times, the third
+              ├─ 0.2                once or not at all, the others hardly ever
+              ├─ 0.7 ─── ...
+              └─ 0.1
+
+The same tree is the KV cache. A step is a Node, which owns the keys and values of its own tokens
+and points at its parent. A particle is a name of its newest Node, so a copy shares everything. What
+the search lets go of is freed by Python.
+
+Weights are spent when particles are drawn: those of the next step replace them. A particle that is
+finished keeps its last weight, is copied and lost as all others, and is never continued. One that a
+limit cut has no weight. After the last step nothing is drawn: there the vote weighs. So it is in
+the authors' code. A PRM that is very sure early on leaves few ancestors: the "ancestors" of a row
+in the result file tell how many steps of each depth the N solutions descend from.
+
+Systematic draws are N points at equal distances, moved by one random number. A share s gives
+floor(N s) or ceil(N s) copies, a variance that N independent (multinomial) draws do not reach.
+
+Puri et al. 2025, "A Probabilistic Inference Approach to Inference-Time Scaling of LLMs using
+Particle-Based Monte Carlo Methods", algorithm 1 (https://arxiv.org/abs/2502.01618).
+
+    python particle.py --n 64               # a problem set: a table of accuracy and cost
+    python particle.py --n 64 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
+"""
+
+import math
+import sys
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch.nn.functional import pad
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    GenerationConfig,
+)
+
+from common.chat import MATH_PROMPT, encode_prompt, end_of_turn
+from common.prm import in_batches
+
+# --- the search -----------------------------------------------------------------------------------
+
+
+# Copied from beam.py
+def last(scores):
+    return scores[-1]
+
+
+@torch.inference_mode()
+def particle_filter(
+    policy,
+    tokenizer,
+    prm,
+    problems,  # list of str, solved side by side
+    generators=None,  # a torch.Generator for each problem; None: seeded 0, 1, 2, ...
+    *,
+    n=64,  # particles, and solutions returned
+    weight_temperature=1.0,  # T
+    resampling="systematic",  # or "multinomial": independent draws, as the authors have them
+    max_steps=40,  # the last step goes to the end of text
+    temperature=0.8,
+    top_p=1.0,
+    max_new_tokens=2048,  # in a whole solution
+    reduce=last,  # the scores of all steps so far -> the reward r
+    system=MATH_PROMPT,
+    thinking=False,  # let it think first, if its chat template has a switch for that
+    separator="\n\n",  # what ends a step: a string, or a function (see step_end)
+    on_step=None,  # on_step(depth, children) is called after each step
+):
+    """Returns for each problem a list of n Solutions. Copies are equal, down to their path.
+
+    policy and tokenizer: from load_policy(). prm: from common.prm.load_prm(), or a Scorer.
+    """
+    generators = generators or seeded(len(problems))
+    sampling = {"separator": separator, "temperature": temperature, "top_p": top_p}
+    roots = prefill(policy, tokenizer, problems, system, max_new_tokens, thinking)
+    prm.read_problems(roots)
+    filters = [[root] * n for root in roots]  # of each problem its particles
+
+    for depth in range(1, max_steps + 1):
+        # 1. Where not all have ended, N particles are drawn anew.
+        for problem, particles in enumerate(filters):
+            if not all(particle.ended for particle in particles):
+                theta = shares(particles, weight_temperature)
+                chosen = resample(theta, resampling, generators[problem])
+                filters[problem] = [particles[i] for i in chosen]
+        parents = [node for particles in filters for node in particles if not node.ended]
+        if not parents:
+            break
+
+        # 2. The policy writes a next step for each that has not ended.
+        uniforms = random_numbers(parents, generators, max_new_tokens)
+        to_the_end = depth == max_steps
+        children = sample_steps(policy, tokenizer, parents, uniforms, to_the_end, **sampling)
+
+        # 3. The PRM scores them.
+        prm.score(children, separator)
+        set_values(children, reduce)
+        if on_step:
+            on_step(depth, children)
+
+        # 4. Each takes its parent's place.
+        newest = iter(children)
+        for particles in filters:
+            particles[:] = [node if node.ended else next(newest) for node in particles]
+    return [[solution(tokenizer, node) for node in particles] for particles in filters]
+
+
+def shares(particles, weight_temperature):
+    """theta = softmax(logit(r) / T), [N]. What has no score, or was cut by a limit, has none."""
+    rewards = [-math.inf if node.cut else node.value for node in particles]
+    rewards = torch.tensor(rewards, dtype=torch.float64)
+    if rewards.max() == -math.inf:
+        rewards = torch.zeros_like(rewards)  # all are bad: all are alike
+    weights = rewards.clamp(1e-7, 1 - 1e-7).logit()
+    weights[rewards == -math.inf] = -math.inf
+    return torch.softmax((weights - weights.max()) / weight_temperature, 0)
+
+
+def resample(theta, resampling, generator):
+    """N numbers of particles, drawn with replacement: the i-th with probability theta[i].
+
+    Each is the particle at which a point in [0, 1) falls when the shares are laid end to end.
+    """
+    n = len(theta)
+    if resampling == "systematic":
+        moved = torch.rand(1, generator=generator).double()
+        points = (torch.arange(n) + moved) / n
+    else:
+        points = torch.rand(n, generator=generator).double()
+    ends = theta.cumsum(0)
+    return torch.searchsorted(ends, points * ends[-1], right=True).tolist()
+
+
+# Copied from beam.py
+def seeded(count):
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+# Copied from beam.py
+def set_values(children, reduce):
+    """Set what the search goes by: the scores of all steps up to each child, made one number."""
+    for child in children:
+        child.value = worth(child.all_scores(), reduce)
+        if not child.scores and not child.finished:
+            child.value = -math.inf  # a blank step: with its parent's value it would often win
+
+
+# Copied from beam.py
+def worth(scores, reduce):
+    """A solution without a score is worth nothing, nor is one whose PRM answered NaN."""
+    if not scores or not all(map(math.isfinite, scores)):
+        return -math.inf
+    return reduce(scores)
+
+
+# --- the tree -------------------------------------------------------------------------------------
+
+
+# Copied from beam.py
+@dataclass(eq=False)
+class Node:
+    """A step of a solution. The steps before it are its parent's.
+
+    A node does not know its children: when a search drops it, nothing holds its keys and values.
+    """
+
+    parent: "Node | None"  # None: this is a root, a problem and its prompt
+    problem: int  # which of the problems that are solved side by side
+    left: int  # how many tokens may still follow
+    number: int = 0  # counts the steps sampled for this problem, from 1; a root has 0
+    tokens: list[int] = field(default_factory=list)  # the policy's own: never tokenized again
+    text: str = ""  # of a root: the problem
+    finished: bool = False  # the policy has ended the text
+    scores: list[float] = field(default_factory=list)  # one for each step in text, none if blank
+    value: float = 0.0  # what the search goes by
+    kv: torch.Tensor | None = None  # keys and values of its tokens in the policy, see below
+    prm_kv: torch.Tensor | None = None  # the same in the PRM
+    ahead: list[int] = field(default_factory=list)  # its last tokens, if they begin the next step
+    steps: list[str] = field(default_factory=list)  # its text in steps, if a function splits it
+    sampled: int = 0  # of a root: how many steps were sampled for this problem
+
+    @property
+    def cut(self):
+        """Ended by a limit."""
+        return self.left == 0 and not self.finished
+
+    @property
+    def ended(self):
+        return self.finished or self.left == 0
+
+    def path(self):
+        """The nodes from the root to this one."""
+        before = self.parent.path() if self.parent else []
+        return [*before, self]
+
+    def all_scores(self):
+        """Those of all steps up to this one."""
+        return [score for node in self.path() for score in node.scores]
+
+
+# Copied from beam.py
+@dataclass
+class Solution:
+    """What is left of a path when its search is over: no keys and values."""
+
+    text: str
+    tokens: list[int]
+    scores: list[float]  # the PRM's, one for each step
+    value: float  # what the search went by
+    finished: bool  # False: it was cut by a limit
+    path: list[int]  # the numbers of its nodes, in the order in which they were sampled
+    subtree: int | None = None  # of DVTS: which one it is from
+
+
+# Copied from beam.py
+def solution(tokenizer, node, subtree=None):
+    _, *steps = node.path()
+    tokens = [token for step in steps for token in step.tokens]
+    return Solution(
+        text=tokenizer.decode(tokens, skip_special_tokens=True),
+        tokens=tokens,
+        scores=node.all_scores(),
+        value=node.value,
+        finished=node.finished,
+        path=[step.number for step in steps],
+        subtree=subtree,
+    )
+
+
+# --- the policy and its KV cache, the same in all scripts -----------------------------------------
+
+# A text's newest token is what the policy is fed next. So it is never in the cache yet. A root has
+# the keys and values of its prompt but for the last token. A step has those of the token before it
+# and of its own tokens but for the newest: as many as it has tokens.
+#
+# node.kv: [2 (keys, values), layers, kv_heads, tokens, head_dim]
+# Shapes: R rows of a batch, T tokens in the cache, V vocabulary.
+
+ROOM = 32  # tokens that a cache can take in before it is copied to a larger place
+
+
+# Copied from beam.py
+def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False):
+    """Read each prompt once. Returns the roots, one for each problem.
+
+    Raises ValueError if a prompt fills the policy's context.
+    """
+    context = getattr(policy.config, "max_position_embeddings", None) or math.inf
+    roots = []
+    for problem, text in enumerate(problems):
+        prompt = encode_prompt(tokenizer, text, system, thinking)
+        left = min(max_new_tokens, context - len(prompt))
+        if left <= 0:
+            raise ValueError(f"a prompt of {len(prompt)} tokens fills the context of {context}")
+        cache = DynamicCache()
+        ids = torch.tensor([prompt[:-1]], device=policy.device)
+        policy.base_model(ids, past_key_values=cache, use_cache=True)
+        kv = cut_out(cache, 0, 0, len(prompt) - 1)
+        roots.append(Node(None, problem, left, tokens=prompt, text=text, kv=kv))
+    return roots
+
+
+# Copied from beam.py
+def random_numbers(parents, generators, max_new_tokens):
+    """[R, max_new_tokens]: one number for each token that a child of each of parents may have.
+
+    They are drawn beforehand. So a row writes the same whatever else is in its batch.
+    """
+    rows = [torch.rand(max_new_tokens, generator=generators[node.problem]) for node in parents]
+    return torch.stack(rows)
+
+
+# Copied from beam.py
+def sample_steps(
+    policy, tokenizer, parents, uniforms, to_the_end, *, separator, temperature, top_p
+):
+    """Write one next step for each of parents, which may repeat. Returns the R children.
+
+    uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text.
+    """
+    step_ended = step_end(tokenizer, None if to_the_end else separator)
+
+    def write(rows):
+        batch = [parents[row] for row in rows]
+        children = [Node(parent, parent.problem, parent.left) for parent in batch]
+        newest = [[parent.tokens[-1]] for parent in batch]
+        cache, attention_mask = lay_out(batch)
+        return policy.generate(
+            torch.tensor(newest, device=policy.device),
+            attention_mask=pad(attention_mask, (0, 1), value=1),
+            past_key_values=cache,
+            max_new_tokens=max(parent.left for parent in batch),
+            custom_generate=decode,
+            children=children,
+            uniforms=uniforms[rows].to(policy.device),
+            step_ended=step_ended,
+            temperature=temperature,
+            top_p=top_p,
+        )
+
+    children = in_batches(policy, write, list(range(len(parents))))
+    for child in children:
+        root = child.path()[0]
+        root.sampled += 1
+        child.number = root.sampled
+        read_text(tokenizer, child, separator)
+    return children
+
+
+# Copied from beam.py
+def decode(model, token, *, children, uniforms, step_ended, temperature, top_p, **model_kwargs):
+    """The loop that generate() runs for us. Unlike its own, a row leaves when its step has ended.
+
+    token: [R, 1], the newest of each row. children: R Nodes to write into. Returns children.
+    """
+    cache = model_kwargs["past_key_values"]
+    T = cache.get_seq_length()
+    attention_mask = model_kwargs["attention_mask"]  # [R, T + 1]
+    if attention_mask is None:  # generate() drops a mask that hides nothing
+        attention_mask = token.new_ones(len(children), T + 1)
+    eos = model.generation_config.eos_token_id
+    writing = children  # those in the batch, a row each
+    length = 0
+
+    while writing:
+        # 1. Feed the newest token of each row, and draw the next.
+        logits = model(
+            token,
+            attention_mask=attention_mask,
+            position_ids=attention_mask.sum(1, keepdim=True) - 1,  # [R, 1]
+            past_key_values=cache,
+        ).logits[:, -1]  # [R, V]
+        token = sample(logits, uniforms[:, length], temperature, top_p)  # [R, 1]
+        length += 1
+
+        # 2. Which rows have ended? They take along what they wrote, if it can be continued.
+        stay = []
+        for row, (child, new) in enumerate(zip(writing, token[:, 0].tolist())):
+            if new < 0:
+                raise ValueError("the policy's logits are not finite: its weights may be damaged")
+            child.tokens.append(new)
+            child.left -= 1
+            child.finished = new in eos
+            if child.ended:
+                continue
+            ended = step_ended(child.parent.ahead + child.tokens)
+            if ended:
+                child.kv = cut_out(cache, row, T, T + length)
+                child.ahead = child.tokens[ended:] if ended < 0 else []
+            else:
+                stay.append(row)
+
+        # 3. They leave the batch.
+        if len(stay) < len(writing):
+            writing = [writing[row] for row in stay]
+            stay = torch.tensor(stay, dtype=torch.long, device=token.device)
+            token = token[stay]
+            uniforms = uniforms[stay]
+            attention_mask = attention_mask[stay]
+            cache.batch_select_indices(stay)
+
+        # 4. There is one token more to be seen.
+        attention_mask = pad(attention_mask, (0, 1), value=1)
+    return children
+
+
+# Copied from beam.py
+def sample(logits, uniforms, temperature, top_p):
+    """The token at which a row's number falls in softmax(logits / temperature), cut to the top-p
+    nucleus. logits: [R, V], uniforms: [R] -> [R, 1], -1 where logits are NaN or infinite."""
+    largest, token = logits.max(-1, keepdim=True)
+    if temperature > 0:
+        # In single precision a sum over 128k tokens is off, and need not even rise.
+        probs = torch.softmax((logits.double() - largest) / temperature, -1)
+        if top_p < 1:
+            ranked, order = probs.sort(descending=True)
+            outside = ranked.cumsum(-1) - ranked >= top_p  # the token that crosses top_p is inside
+            probs = probs.scatter(1, order, ranked.masked_fill(outside, 0))
+        below = probs.cumsum(-1)
+        token = (below <= uniforms[:, None] * below[:, -1:]).sum(-1, keepdim=True)
+        token = token.clamp(max=logits.shape[1] - 1)
+    return token.masked_fill(~largest.isfinite(), -1)
+
+
+# Copied from beam.py
+def lay_out(nodes):
+    """A cache with a row for each of R nodes: the keys and values of its path, padded on the left.
+
+    Returns the cache, T tokens long, and its attention_mask [R, T].
+    """
+    # Each path is put together once, however often its node is named.
+    heads = list(dict.fromkeys(nodes))
+    paths = [[step.kv for step in head.path()] for head in heads]
+    lengths = [sum(kv.shape[3] for kv in path) for path in paths]
+    T = max(lengths)
+    _, layers, kv_heads, _, head_dim = paths[0][0].shape
+    laid = paths[0][0].new_zeros(2, layers, len(heads), kv_heads, T + ROOM, head_dim)
+    for i, path in enumerate(paths):
+        torch.cat(path, dim=3, out=laid[:, :, i, :, T - lengths[i] : T])
+
+    rows = torch.tensor([heads.index(node) for node in nodes], device=laid.device)
+    cache = Cache(layers=[RoomyLayer(keys[rows], values[rows], T) for keys, values in zip(*laid)])
+    lengths = torch.tensor(lengths, device=laid.device)[rows, None]  # [R, 1]
+    attention_mask = torch.arange(T, device=laid.device) >= T - lengths
+    return cache, attention_mask.long()
+
+
+# Copied from beam.py
+def cut_out(cache, row, start, end):
+    """A copy of what a cache has in one row: [2, layers, kv_heads, end - start, head_dim]."""
+    keys = [layer.keys[row, :, start:end] for layer in cache.layers]
+    values = [layer.values[row, :, start:end] for layer in cache.layers]
+    return torch.stack(keys + values).unflatten(0, (2, -1))
+
+
+# Copied from beam.py
+class RoomyLayer(DynamicLayer):
+    """A layer with room for more tokens. A DynamicLayer copies all that it holds for each one."""
+
+    def __init__(self, keys, values, length):
+        super().__init__()
+        self.keys = keys  # [R, kv_heads, length and room, head_dim]
+        self.values = values
+        self.length = length
+        self.is_initialized = True
+
+    def get_seq_length(self):
+        return self.length
+
+    def update(self, keys, values, *args, **kwargs):
+        """Take in a token, [R, kv_heads, 1, head_dim]. Returns all, [R, kv_heads, T, head_dim]."""
+        if self.length == self.keys.shape[2]:
+            self.keys = pad(self.keys, (0, 0, 0, ROOM))
+            self.values = pad(self.values, (0, 0, 0, ROOM))
+        # narrow(), for torch.compile would make a graph anew for each index.
+        self.keys.narrow(2, self.length, 1).copy_(keys)
+        self.values.narrow(2, self.length, 1).copy_(values)
+        self.length += 1
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+
+# --- where a step ends, and its text --------------------------------------------------------------
+
+
+# Copied from beam.py
+def step_end(tokenizer, separator):
+    """A function of a step's tokens: have they become a whole step? None: they never do.
+
+    It returns True or False; or -k, if they became one k tokens ago and the last k already begin
+    the next step, such as "Step 2:". A separator that is a function is taken as it is.
+    """
+    if separator is None:
+        return lambda tokens: False
+    if callable(separator):
+        return separator
+    # A string may be part of one token, or span several: as many as it has bytes, at most.
+    width = len(separator.encode())
+
+    @lru_cache(2**16)
+    def found(*tail):
+        return separator in tokenizer.decode(list(tail), skip_special_tokens=True)
+
+    return lambda tokens: found(*tokens[-width:])
+
+
+# Copied from beam.py
+def read_text(tokenizer, child, separator):
+    """Set child.text, and child.steps if the separator is a function.
+
+    All of the solution is decoded: a step by itself could lose a space at its beginning.
+    """
+    _, *before, _ = child.path()
+    tokens = [token for node in before for token in node.tokens] + child.tokens
+    known = sum(len(node.text) for node in before)
+    end = len(tokens) - len(child.ahead)
+    child.text = tokenizer.decode(tokens[:end], skip_special_tokens=True)[known:]
+    if not callable(separator):
+        return
+    start = len(tokens) - len(child.tokens) - len(child.parent.ahead)
+    for position in range(start + 1, end + 1):
+        ended = position == end or separator(tokens[start:position])
+        if ended:
+            start = position + min(ended, 0)  # at -k the last k tokens begin the next step
+            text = tokenizer.decode(tokens[:start], skip_special_tokens=True)
+            child.steps.append(text[known:])
+            known = len(text)
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+# Copied from beam.py
+def load_policy(folder, *, four_bit=False, device="cpu", dtype=None):
+    """The model that writes, and its tokenizer, from a local folder.
+
+    dtype: by default bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that
+    comes with a checkpoint is never run. Raises ValueError if it names no token that ends a text,
+    or one that it does not have, or if its weights are not those of its config.json.
+    """
+    if dtype is None:
+        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    policy, info = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.bfloat16 if four_bit else dtype,
+        quantization_config=nf4 if four_bit else None,
+        device_map={"": device},
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    for fault in ("missing_keys", "unexpected_keys"):
+        if info[fault]:  # what is missing would be random numbers
+            raise ValueError(f"its weights and its config.json differ: {fault} {min(info[fault])}")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    eos = {end_of_turn(tokenizer)}  # what the chat template writes behind an answer
+    for named_by in (policy.generation_config, policy.config, tokenizer):
+        ids = getattr(named_by, "eos_token_id", None)
+        eos.update(ids if isinstance(ids, list) else [ids])
+    eos.discard(None)
+    if not eos:
+        raise ValueError("it names no token that ends a text")
+    if max(eos) >= policy.get_input_embeddings().num_embeddings:
+        raise ValueError(f"a text ends at token {max(eos)}, which it does not have")
+    # What a checkpoint recommends (top-k 50, a repetition penalty) would bend our sampling.
+    policy.generation_config = GenerationConfig(eos_token_id=sorted(eos), pad_token_id=max(eos))
+    return policy.eval(), tokenizer
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def main(argv=None):
+    from harness import cli  # flags, models and problems in; results, a table and pictures out
+
+    parser = cli.Parser(
+        particle_filter,
+        "Particle filtering: N partial solutions, drawn anew from softmax(logit(reward) / T).",
+    )
+    parser.add("--n", cli.positive_int, "particles, and solutions")
+    parser.add("--weight-temperature", cli.positive_float, "T: low favours the best particle")
+    parser.add("--resampling", ["systematic", "multinomial"], "one random number, or N of them")
+    parser.add("--max-steps", cli.positive_int, "depth at most; the last step ends the text")
+    parser.add("--temperature", cli.non_negative_float, "of sampling; 0 is greedy")
+    parser.add("--top-p", cli.probability, "sample among the likeliest tokens of this share")
+    parser.add("--max-new-tokens", cli.positive_int, "longest solution, in tokens")
+    return cli.run(parser.parse_args(argv), particle_filter, load_policy)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
