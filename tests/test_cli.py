@@ -350,13 +350,15 @@ def assert_refused(script, code, err, words):
     REFUSED + REFUSED_TOO,
     ids=[flags for _, flags, _ in REFUSED + REFUSED_TOO],
 )
-def test_bad_input_is_one_line_and_exit_code_2(bad, script, flags, words, monkeypatch, capsys):
+def test_bad_input_is_one_line_and_exit_code_2(
+    bad, tmp_path, script, flags, words, monkeypatch, capsys
+):
     """It names the value and the remedy, and no file is made or changed."""
     before = {path: path.read_bytes() for path in bad.rglob("*") if path.is_file()}
     command = [
         "--limit",
         "2",
-        *([] if "--output" in flags else ["--output", "{bad}/out.jsonl"]),
+        *([] if "--output" in flags else ["--output", f"{tmp_path}/out.jsonl"]),
         *flags.split(),
     ]
     command = [flag.format(bad=bad) for flag in command]
@@ -369,6 +371,7 @@ def test_bad_input_is_one_line_and_exit_code_2(bad, script, flags, words, monkey
         code, err = in_process(script, *command), capsys.readouterr().err
     assert_refused(script, code, err, [word.format(bad=bad) for word in words])
     assert before == {path: path.read_bytes() for path in bad.rglob("*") if path.is_file()}
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk(tmp_path):
