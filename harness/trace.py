@@ -116,6 +116,10 @@ def search(row, reduction):
             "won": completion is best or node.get("won", False),
             "copies": node.get("copies", 0) + 1,  # of a particle
         }
+        if "subtree" in completion:
+            while node["parent"] is not None:
+                node = nodes[node["parent"]]
+            node["subtree"] = completion["subtree"] + 1
     return {
         "id": row["id"],
         "problem": row["problem"],
