@@ -305,11 +305,12 @@ def random_numbers(parents, generators, max_new_tokens):
 
 
 def sample_steps(
-    policy, tokenizer, parents, uniforms, to_the_end, *, separator, temperature, top_p
+    policy, tokenizer, parents, uniforms, to_the_end, *, separator, temperature, top_p, watch=None
 ):
     """Write one next step for each of parents, which may repeat. Returns the R children.
 
-    uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text.
+    uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text. watch: if
+    given, watch(children, logits) sees of each token the distribution that it is drawn from.
     """
     step_ended = step_end(tokenizer, None if to_the_end else separator)
 
@@ -329,6 +330,7 @@ def sample_steps(
             step_ended=step_ended,
             temperature=temperature,
             top_p=top_p,
+            watch=watch,
         )
 
     children = in_batches(policy, write, list(range(len(parents))))
@@ -340,7 +342,9 @@ def sample_steps(
     return children
 
 
-def decode(model, token, *, children, uniforms, step_ended, temperature, top_p, **model_kwargs):
+def decode(
+    model, token, *, children, uniforms, step_ended, temperature, top_p, watch, **model_kwargs
+):
     """The loop that generate() runs for us. Unlike its own, a row leaves when its step has ended.
 
     token: [R, 1], the newest of each row. children: R Nodes to write into. Returns children.
@@ -362,6 +366,8 @@ def decode(model, token, *, children, uniforms, step_ended, temperature, top_p, 
             position_ids=attention_mask.sum(1, keepdim=True) - 1,  # [R, 1]
             past_key_values=cache,
         ).logits[:, -1]  # [R, V]
+        if watch:
+            watch(writing, logits)
         token = sample(logits, uniforms[:, length], temperature, top_p)  # [R, 1]
         length += 1
 

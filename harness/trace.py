@@ -102,7 +102,7 @@ def search(row, reduction):
     """What the page shows of a row."""
     nodes, ends = chains(row["tree"])
     _, best = winner(row, reduction)
-    rule = own_rule(row, reduction)
+    rule = own_rule(row)
     for completion in row["completions"]:
         answer = completion["answer"]
         right = completion.get("passed")

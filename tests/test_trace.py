@@ -107,7 +107,9 @@ def test_the_page_opens_where_there_was_something_to_decide():
     assert trace.most_telling(searches) == 2
 
 
-@pytest.mark.parametrize("script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py", "particle.py", "mcts.py"])
+@pytest.mark.parametrize(
+    "script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py", "particle.py", "mcts.py"]
+)
 def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
     """Every completion of the result file is a leaf with its scores, and everything else a parent or turned down."""
     monkeypatch.chdir(tmp_path)
