@@ -34,14 +34,7 @@ def load_prm(folder, *, family=None, four_bit=False, device="cpu", dtype=None, a
     Code that comes with a checkpoint is never run. Pickled weights (.bin) are read only with
     allow_pickle. Raises ValueError if it is no PRM of the family, or lacks weights.
     """
-    if Path(folder, "tokenizer.model").exists() and not Path(folder, "tokenizer.json").exists():
-        if find_spec("sentencepiece") is None:
-            raise ValueError("its tokenizer needs `pip install sentencepiece protobuf`")
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if family is None:
-        config = json.loads(Path(folder, "config.json").read_text())
-        family = family_of(config, tokenizer)
-
+    tokenizer, family = read_family(folder, family)
     if dtype is None:
         dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     nf4 = BitsAndBytesConfig(
@@ -67,7 +60,23 @@ def load_prm(folder, *, family=None, four_bit=False, device="cpu", dtype=None, a
     for fault, names in (("missing_keys", info["missing_keys"]), ("unexpected_keys", left_over)):
         if names:  # what is missing would be random numbers
             raise ValueError(f"its weights and its config.json differ: {fault} {min(names)}")
-    return PRM(model.eval(), tokenizer, FAMILIES[family](tokenizer, model, folder))
+    family.read_head(model, folder)
+    return PRM(model.eval(), tokenizer, family)
+
+
+def read_family(folder, name=None):
+    """(tokenizer, family) of the PRM in a folder: what can be known before its weights are read.
+
+    Raises ValueError if they do not belong together.
+    """
+    if Path(folder, "tokenizer.model").exists() and not Path(folder, "tokenizer.json").exists():
+        if find_spec("sentencepiece") is None:
+            raise ValueError("its tokenizer needs `pip install sentencepiece protobuf`")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if name is None:
+        config = json.loads(Path(folder, "config.json").read_text())
+        name = family_of(config, tokenizer)
+    return tokenizer, FAMILIES[name](tokenizer)
 
 
 class PRM:

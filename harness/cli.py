@@ -169,7 +169,7 @@ def solve_and_tell(args, search, load_policy):
     # The first of several processes has the result file to itself from here to the last line.
     with results.Output(args, asked) if RANK == 0 else nullcontext() as output:
         # 2. The models.
-        policy, tokenizer, prm = load_models(args, load_policy, has_prm, asked)
+        policy, tokenizer, prm = load_models(args, load_policy, has_prm)
         if args.batch_problems is None:
             rows = solve.rows_of_a_problem(args)
             args.batch_problems = max(1, solve.rows_side_by_side(args) // rows)
@@ -201,7 +201,7 @@ def solve_and_tell(args, search, load_policy):
     return int(any("error" in row for row in done))
 
 
-def load_models(args, load_policy, has_prm, asked):
+def load_models(args, load_policy, has_prm):
     """(policy, tokenizer, prm). prm is None where the search has none."""
     with models.loading("--policy", args.policy) as folder:
         policy, tokenizer = load_policy(
@@ -223,6 +223,6 @@ def load_models(args, load_policy, has_prm, asked):
             )
     models.check_writer(args, policy, tokenizer)
     if prm:
-        models.check_prm(args, prm, asked[: args.limit])
+        models.check_prm(args, prm)
     models.limit_threads(policy, prm)
     return policy, tokenizer, prm

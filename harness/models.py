@@ -17,6 +17,7 @@ from transformers.utils import logging
 from common import chat, grading
 from common.families import MathShepherd, RLHFlow
 from common.families.weights import share_of_plus_minus
+from common.prm import read_family
 from harness.terminal import RANK, bar, cure, fail, note, say
 
 TINY = os.path.relpath(Path(__file__).resolve().parent.parent / "tiny")
@@ -194,14 +195,28 @@ def check(args, problems):
             f"--policy {args.policy} has layers without attention, whose state cannot be selected "
             "by token as a KV cache can: name another"
         )
-    context = getattr(config, "max_position_embeddings", None) or math.inf
-    for problem, prompt in zip(problems, prompts):
-        if len(prompt) >= context:
-            fail(
-                f"problem {problem['id']!r} is too long: a prompt of {len(prompt)} tokens, of "
-                f"which --policy {args.policy} takes fewer than {context}: shorten or delete it"
-            )
+    check_lengths("--policy", args.policy, config, problems, map(len, prompts))
+    if prm:
+        with loading("--prm", prm, args.allow_pickle) as folder:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            tokenizer, family = read_family(folder, args.prm_family)
+            lengths = [len(family.opening(one["problem"].strip())) for one in problems]
+        check_vocabulary("--prm", prm, config, tokenizer)
+        check_lengths("--prm", prm, config, problems, lengths)
     check_answers(problems)
+
+
+def check_lengths(flag, name, config, problems, lengths):
+    """fail() at a problem that fills a model's context. lengths: of each, in tokens."""
+    context = getattr(config, "max_position_embeddings", None) or math.inf
+    if flag == "--prm":
+        context = min(context, getattr(config, "sliding_window", None) or math.inf)
+    for problem, length in zip(problems, lengths):
+        if length >= context:
+            fail(
+                f"problem {problem['id']!r} is too long: a prompt of {length} tokens, of "
+                f"which {flag} {name} takes fewer than {context}: shorten or delete it"
+            )
 
 
 def check_vocabulary(flag, name, config, tokenizer):
@@ -214,16 +229,8 @@ def check_vocabulary(flag, name, config, tokenizer):
         )
 
 
-def check_prm(args, prm, problems):
-    """fail() at a PRM that cannot read the problems, or that is a model that writes."""
-    check_vocabulary("--prm", args.prm, prm.model.config, prm.tokenizer)
-    for problem in problems:
-        length = len(prm.family.opening(problem["problem"].strip()))
-        if length >= prm.context:
-            fail(
-                f"problem {problem['id']!r} is too long: {length} tokens, of which --prm "
-                f"{args.prm} takes fewer than {prm.context}: shorten or delete it"
-            )
+def check_prm(args, prm):
+    """fail() at a PRM that is a model that writes."""
     if isinstance(prm.family, RLHFlow | MathShepherd):
         share = share_of_plus_minus(prm, prm.model.name_or_path)
         if share < 0.5:

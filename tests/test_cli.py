@@ -16,6 +16,8 @@ from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from harness import cli
+
 SCRIPTS = [
     "majority.py",
     "best_of_n.py",
@@ -135,6 +137,9 @@ def bad(tmp_path_factory):
     copy_model("policy", folder / "beyond", eos_token_id=100_000)
     (folder / "beyond/generation_config.json").write_text('{"eos_token_id": 100000}')
     copy_model("prm", folder / "short_prm", max_position_embeddings=8)
+    copy_model("prm", folder / "prm_few", vocab_size=100)
+    copy_model("prm", folder / "prm_template", without=["chat_template.jinja"])
+    (folder / "prm_template/chat_template.jinja").write_text("{{ bos_token }}Hello")
     copy_model("policy", folder / "deeper", num_hidden_layers=5)
     copy_model("policy", folder / "shallower", num_hidden_layers=3)
     copy_model("prm", folder / "shallow_prm", num_hidden_layers=3)
@@ -248,6 +253,8 @@ REFUSED_TOO = [  # as REFUSED, but in this process
     ("majority.py", "--thinking", ["tiny/policy", "no switch for --thinking"]),
     ("majority.py", "--device mps", ["--device mps"]),
     ("dvts.py", "--prm {bad}/short_prm", ["too long", "--prm {bad}/short_prm", "fewer than 8"]),
+    ("dvts.py", "--prm {bad}/prm_few", ["--prm {bad}/prm_few", "tokens", "100"]),
+    ("dvts.py", "--prm {bad}/prm_template", ["--prm {bad}/prm_template", "loses the question"]),
     ("dvts.py", "--prm {bad}/writer", ["--prm {bad}/writer", "no reward model"]),
     (
         "majority.py",
@@ -372,6 +379,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert_refused(script, code, err, [word.format(bad=bad) for word in words])
     assert before == {path: path.read_bytes() for path in bad.rglob("*") if path.is_file()}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["short_prm", "prm_few", "prm_template"])
+def test_a_prm_is_checked_before_any_weights_load(bad, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "load_models", lambda *_: pytest.fail("weights are loaded"))
+    output = tmp_path / "out.jsonl"
+    flags = ["--prm", bad / name, "--limit", "2", "--output", output]
+    assert in_process("dvts.py", *flags) == 2
+    assert f"--prm {bad / name}" in capsys.readouterr().err
 
 
 def test_a_full_disk(tmp_path):

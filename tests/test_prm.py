@@ -239,10 +239,10 @@ def test_a_tokenizer_that_joins_tokens_over_the_edge_of_a_turn_is_refused(pair):
         bos_token=tokenizer.bos_token,
         chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}",
     )
-    RLHFlow(joined, prm.model, None)  # strange, but sound
+    RLHFlow(joined)  # strange, but sound
     joined.add_tokens("Add+")
     with pytest.raises(ValueError, match="single tokens"):
-        RLHFlow(joined, prm.model, None)
+        RLHFlow(joined)
 
 
 # --- steps, and any function in a PRM's place -----------------------------------------------------

@@ -1,10 +1,11 @@
 """Families of reward models: what differs from one to the next, a file each.
 
-A family is made of (tokenizer, model, folder) and has three methods:
+A family is made of a tokenizer, and raises ValueError if that is of another one. Its methods:
 
-    opening(problem)     -> token ids of what stands before the first step
-    turn(step, number)   -> token ids of a step; the score is read at the last of them
-    score(hidden)        -> [n], in [0, 1], of the hidden states at these tokens, [n, h]
+    opening(problem)          -> token ids of what stands before the first step
+    turn(step, number)        -> token ids of a step; the score is read at the last of them
+    read_head(model, folder)  takes the weights that score, from the model or the checkpoint's files
+    score(hidden)             -> [n], in [0, 1], of the hidden states at these tokens, [n, h]
 
 To add one, write such a class in a file of its own and put it into FAMILIES and ARCHITECTURES.
 """

@@ -17,16 +17,18 @@ class MathShepherd:
     as pickles (--allow-pickle). Its tokenizer needs `pip install sentencepiece protobuf`.
     """
 
-    def __init__(self, tokenizer, model, folder):
+    def __init__(self, tokenizer):
         single_token(tokenizer, "ки")
         self.tokenizer = tokenizer
-        self.score = plus_minus_score(tokenizer, model, folder)
         whole = tokenizer("1 + 1 = ? Step 1: Add. ки\nStep 2: It is 2. ки").input_ids
         parts = self.opening("1 + 1 = ?") + self.turn("## Step 1: Add.", 1)
         if whole != parts + self.turn("It is 2.", 2):
             raise ValueError(
                 'its tokenizer does not keep "ки" and the line break behind it apart from the steps'
             )
+
+    def read_head(self, model, folder):
+        self.score = plus_minus_score(self.tokenizer, model, folder)
 
     def opening(self, problem):
         start = self.tokenizer("").input_ids  # <s>

@@ -16,9 +16,11 @@ class QwenMath:
     A step's score is the probability of the second class at the <extra_0> behind it.
     """
 
-    def __init__(self, tokenizer, model, folder):
+    def __init__(self, tokenizer):
         self.tokenizer = tokenizer
         self.tag = single_token(tokenizer, "<extra_0>")
+
+    def read_head(self, model, folder):
         names = "score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias"
         self.w1, self.b1, self.w2, self.b2 = tensors(folder, model.device, *names)
         # [h, h], [h], [2, h], [2]

@@ -15,13 +15,12 @@ class RLHFlow:
     https://github.com/RLHFlow/RLHF-Reward-Modeling. The bundled PRM is of this family.
     """
 
-    def __init__(self, tokenizer, model, folder):
+    def __init__(self, tokenizer):
         before, reply, next_turn = fixed_text(tokenizer)
         self.tokenizer = tokenizer
         self.before = before
         self.reply = self.encode(reply)
         self.next_turn = self.encode(next_turn)
-        self.score = plus_minus_score(tokenizer, model, folder)
 
         parts = self.opening("1 + 1 = ?") + self.turn("## Step 1: Add", 1)
         parts += self.turn("It is 2.", 2)
@@ -31,6 +30,9 @@ class RLHFlow:
                 'its tokenizer does not write "+" and "-" as single tokens between the turns of '
                 "its chat template"
             )
+
+    def read_head(self, model, folder):
+        self.score = plus_minus_score(self.tokenizer, model, folder)
 
     def encode(self, text):
         return chat.encode(self.tokenizer, text)

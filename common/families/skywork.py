@@ -16,10 +16,12 @@ class Skywork:
     score of the last is read. Published as pickles (--allow-pickle).
     """
 
-    def __init__(self, tokenizer, model, folder):
+    def __init__(self, tokenizer):
         self.tokenizer = tokenizer
         self.newline = single_token(tokenizer, "\n")
         self.bos = tokenizer.bos_token_id
+
+    def read_head(self, model, folder):
         if self.bos is None:
             self.bos = model.config.bos_token_id
         names = "v_head.summary.weight", "v_head.summary.bias"

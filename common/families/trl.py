@@ -15,9 +15,11 @@ class TRL:
     question and the first step: it is how PRMTrainer joins a prompt and its completions.
     """
 
-    def __init__(self, tokenizer, model, folder):
+    def __init__(self, tokenizer):
         self.tokenizer = tokenizer
         self.separator = chat.encode(tokenizer, "\n")
+
+    def read_head(self, model, folder):
         self.weight, self.bias = tensors(folder, model.device, "score.weight", "score.bias")
         if len(self.weight) != 2:  # [2, h]
             raise ValueError(f"its head has {len(self.weight)} classes, not wrong and right")
