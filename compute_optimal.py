@@ -42,7 +42,7 @@ from tqdm import tqdm
 import coverage
 from coverage import BadInput, amount
 
-INDEPENDENT = ("majority.py", "best_of_n.py")  # their samples know nothing of each other
+SAMPLED = "majority.py or best_of_n.py"  # their samples know nothing of each other
 NOISE = 2.0  # a difference of fewer standard errors is within noise
 
 # Shapes: P problems, S strategies.
@@ -152,7 +152,7 @@ class Search:
         self.own_rule = "tests" if "tests" in self.rules else self.rules[-1]
         # Rules that can be told from the answers and the PRM's scores alone.
         known = {"majority", "tests", *(("best", "weighted") if self.settings.get("prm") else ())}
-        self.sampled = largest if independent(largest) and known.issuperset(self.rules) else None
+        self.sampled = largest if largest.size == 1 and known.issuperset(self.rules) else None
         if self.sampled:
             self.sizes = list(range(1, self.sizes[-1] + 1))
 
@@ -186,25 +186,18 @@ class Search:
         return None
 
 
-def independent(run):
-    """Do its n samples know nothing of each other? Those of a tree do, and those of --stop-at."""
-    return run.script in INDEPENDENT and run.units == run.settings["n"]
-
-
 def verdicts(run):
     """{rule: [P]}: how often its rows say that the rule was right, the mean over seeds."""
     found = {}
+    path = run.files[0]
     for p, (key, rows) in enumerate(run.rows.items()):
         for row in rows:
             correct = row.get("correct")
-            kinds = {*map(type, correct.values())} if isinstance(correct, dict) else None
-            if kinds != {bool}:
-                raise BadInput(
-                    f"{run.files[0]}: {key!r} was not checked by an answer: leave it out"
-                )
+            if type(correct) is not dict or {*map(type, correct.values())} != {bool}:
+                raise BadInput(f"{path}: {key!r} was not checked by an answer: leave it out")
             found = found or {rule: np.zeros(len(run.rows)) for rule in correct}
             if list(correct) != list(found):
-                raise BadInput(f"{run.files[0]} has other rules for {key!r}: solve it again")
+                raise BadInput(f"{path} has other rules for {key!r}: solve it again")
             for rule, right in correct.items():
                 found[rule][p] += right / len(rows)
     return found
@@ -238,11 +231,9 @@ def levels_by_samples(run, kind, count):
     -1 without any. Raises BadInput if the run cannot tell.
     """
     path = run.files[0]
-    if not independent(run):
-        raise BadInput(
-            f"the solutions in {path} ({run.script}) are no independent samples: "
-            f"calibrate on a file of {' or '.join(INDEPENDENT)}"
-        )
+    if run.size != 1:
+        what = f"the solutions in {path} ({run.script}) are no independent samples"
+        raise BadInput(f"{what}: calibrate on a file of {SAMPLED}")
     difficulty = {}
     for key, samples in run.samples.items():
         values = samples.correct if kind == "oracle" else samples.score
@@ -371,19 +362,21 @@ def budgets_of(searches, unit):
 def compare(a, b):
     """Two runs: by rule the difference a - b, and how many problems each alone solved."""
     rules = {run: verdicts(run) for run in (a, b)}
-    own = [Search([run]).own_rule for run in (a, b)]
-    pairs = [tuple(own), *((rule, rule) for rule in rules[a] if rule in rules[b])]
-    found = {"a": a.files[0], "b": b.files[0]}
-    found |= {"flops_a": a.flops.mean(), "flops_b": b.flops.mean(), "rules": []}
-    for rule_a, rule_b in dict.fromkeys(pairs):
+    own = tuple(Search([run]).own_rule for run in (a, b))
+    pairs = [own, *((rule, rule) for rule in rules[a] if rule in rules[b] and own != (rule, rule))]
+    found = []
+    for rule_a, rule_b in pairs:
         right_a, right_b = rules[a][rule_a], rules[b][rule_b]
         difference, error = mean_and_error(right_a - right_b)
-        entry = {"rule_a": rule_a, "rule_b": rule_b}
-        entry |= {"accuracy_a": right_a.mean(), "accuracy_b": right_b.mean()}
-        entry |= {"difference": difference, "difference_error": error}
-        entry |= {"won": int((right_a > right_b).sum()), "lost": int((right_a < right_b).sum())}
-        found["rules"].append(entry)
-    return found
+        entry = {"rule_a": rule_a, "accuracy_a": right_a.mean(), "won": int(sum(right_a > right_b))}
+        entry |= {
+            "rule_b": rule_b,
+            "accuracy_b": right_b.mean(),
+            "lost": int(sum(right_a < right_b)),
+        }
+        found.append(entry | {"difference": difference, "difference_error": error})
+    flops = {"flops_a": a.flops.mean(), "flops_b": b.flops.mean()}
+    return {"a": a.files[0], "b": b.files[0], **flops, "rules": found}
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -524,9 +517,10 @@ def needs(row, report):
 
 # --- the picture ----------------------------------------------------------------------------------
 
-# Colours that also differ for the colour-blind (Okabe and Ito 2008).
+# Colours that also differ for the colour-blind (Okabe and Ito 2008), and more.
 COLOURS = {"majority": "#7f7f7f", "best_of_n": "#E69F00", "beam": "#56B4E9", "dvts": "#D55E00"}
 COLOURS |= {"rebase": "#009E73", "particle": "#CC79A7", "mcts": "#0072B2"}
+MORE = ["#8C564B", "#F0E442", "#9ACD32", "#4B0082"]
 
 
 def draw(report, file):
@@ -539,7 +533,8 @@ def draw(report, file):
     colours = {}
     for name in report["own_rules"]:
         colour = COLOURS.get(name.split(",")[0])
-        colours[name] = f"C{len(colours)}" if colour in (None, *colours.values()) else colour
+        more = MORE[len(colours) % len(MORE)]
+        colours[name] = more if colour in (None, *colours.values()) else colour
     groups = list(report["accuracy"])
     figure = plt.figure(figsize=(max(10, 2.4 * len(groups)), 8), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.3])
@@ -638,7 +633,7 @@ def report_on(args):
     kind = args.difficulty or "oracle"
     told = {"by": kind, "file": None}
     price = 0.0
-    able = [run for run in runs if run not in scored] or [run for run in scored if independent(run)]
+    able = [run for run in runs if run not in scored] or [run for run in scored if run.size == 1]
     if kind == "prm":
         able = [run for run in able if run not in scored or run.settings.get("prm")]
     if kind == "file":
@@ -648,16 +643,18 @@ def report_on(args):
         levels, means = levels_by_samples(run, kind, args.levels)
         told |= {"file": run.files[0], "mean": means}
         price = float(run.settings["n"] if args.budget == "n" else run.flops.mean())
-        notes += doubts(run, scored)
+        if {*run.seeds} & {seed for other in scored for seed in other.seeds}:
+            what = f"levels are from {run.files[0]}, of a seed that is scored too"
+            notes.append(f"{what}: the same luck is in both, so --calibrate on a seed of its own")
+        if any(other.settings.get("policy") != run.settings.get("policy") for other in scored):
+            notes.append(f"the levels are those of policy {run.settings.get('policy')}")
     elif args.difficulty is None and len(files) == 2:
         levels = dict.fromkeys(scored[0].rows, "all")
     else:
-        raise BadInput(f"no file tells difficulty: --calibrate FILE of {' or '.join(INDEPENDENT)}")
+        raise BadInput(f"no file tells difficulty: --calibrate FILE of {SAMPLED}")
     if min(Counter(levels.values()).values()) < 2:
-        raise BadInput(
-            f"a level has only one of the {len(levels)} problems, and cannot be halved: "
-            "give fewer --levels or more problems"
-        )
+        what = f"a level has only one of the {len(levels)} problems, and cannot be halved"
+        raise BadInput(f"{what}: give fewer --levels or more problems")
 
     # 3. Analyse.
     report = analyse(searches, levels, args.budget, price) | {"difficulty": told}
@@ -666,22 +663,6 @@ def report_on(args):
     keys = ("n", "seed", "commit")
     report["files"] = [{"file": f.path} | {key: f.header.get(key) for key in keys} for f in files]
     return report | {"notes": notes}, notes
-
-
-def doubts(calibration, scored):
-    """What is to be said of levels that come from this run."""
-    notes = []
-    path = calibration.files[0]
-    common = set(calibration.seeds) & {seed for run in scored for seed in run.seeds}
-    if common:
-        notes.append(
-            f"levels are from {path}, whose seed {min(common)} is scored too: "
-            "the same luck is in both, so --calibrate on a seed of its own"
-        )
-    policy = calibration.settings.get("policy")
-    if any(run.settings.get("policy") != policy for run in scored):
-        notes.append(f"the levels are those of policy {policy}")
-    return notes
 
 
 def main(argv=None):
