@@ -150,8 +150,7 @@ class Search:
         self.solved = {n: verdicts(run) for n, run in self.runs.items()}
         self.rules = list(self.solved[self.sizes[-1]])
         self.own_rule = "tests" if "tests" in self.rules else self.rules[-1]
-        # Rules that can be told from the answers and the PRM's scores alone.
-        known = {"majority", "tests", *(("best", "weighted") if self.settings.get("prm") else ())}
+        known = {"tests", *coverage.RULES}  # what a rule makes of fewer samples
         self.sampled = largest if largest.size == 1 and known.issuperset(self.rules) else None
         if self.sampled:
             self.sizes = list(range(1, self.sizes[-1] + 1))

@@ -101,14 +101,18 @@ def success_at(k, samples, rule, rng):
     taken = chosen & (samples.answer >= 0)
     if rule != "majority":
         taken &= np.isfinite(samples.score)
+    weights = np.ones(taken.shape) if rule == "majority" else np.tile(samples.score, (draws, 1))
+    if rule in grading.WEIGHTS:
+        for subset, weight in zip(taken, weights):
+            weight[subset] = grading.WEIGHTS[rule](weight[subset].tolist())
     draw, sample = np.nonzero(taken)
     place = draw, samples.answer[sample]
     votes = np.full((draws, len(samples.is_right)), -np.inf)
     if rule == "best":
-        np.maximum.at(votes, place, samples.score[sample])
+        np.maximum.at(votes, place, weights[draw, sample])
     else:
         votes[place] = 0
-        np.add.at(votes, place, 1 if rule == "majority" else samples.score[sample])
+        np.add.at(votes, place, weights[draw, sample])
     winners = np.isfinite(votes) & (votes >= votes.max(axis=1, keepdims=True) - 1e-9)
     solved = (winners & samples.is_right).sum(axis=1) / np.maximum(1, winners.sum(axis=1))
     return solved.mean(), covered
@@ -235,7 +239,7 @@ ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError, Arith
 POOLED = ("seed", "problems", "problem", "commit", "versions", "device", "limit", "output")
 POOLED += ("overwrite", "batch_problems", "allow_pickle", "trace", "keep_tree", "run_code")
 MODELS = ("policy", "policy_4bit", "prm", "prm_4bit")  # are named wherever they differ
-RULES = ("majority", "best", "weighted")  # "tests" finds all that is covered
+RULES = ("majority", "best", "weighted", *grading.WEIGHTS)  # "tests" finds all that is covered
 
 
 @dataclass
@@ -245,7 +249,7 @@ class Samples:
     units: int
     unit: np.ndarray  # [samples], which unit each is of
     answer: np.ndarray  # [samples], equal numbers for equal answers; -1: it has no vote
-    score: np.ndarray  # [samples], the PRM's; NaN: it has none
+    score: np.ndarray  # [samples], the PRM's, or how sure the policy was; NaN: it has none
     correct: np.ndarray  # [samples]
     is_right: np.ndarray  # [answers]
 
@@ -371,7 +375,8 @@ class File:
             if "tests" in row:  # hardly two programs are alike: each is an answer of its own
                 form = object() if one["finished"] else None
                 right = form is not None and one["passed"] is True
-            scored = one["scores"] and None not in one["scores"]
+            scored = one["scores"] or self.header.get("weights")
+            scored = scored and None not in (*one["scores"], one["value"])
             score = float(one["value"]) if scored else math.nan
             unit = one["subtree"] if self.has_subtrees else place
             if self.units == 1:
@@ -562,21 +567,29 @@ def crossing(a, b, key):
 
 
 def name_runs(runs):
-    """Scripts, with the settings in which runs of one script differ, and models that differ."""
-    names = []
-    for run in runs:
-        name = run.script.removesuffix(".py")
-        for key, value in sorted(run.settings.items()):
-            rivals = [other for other in runs if other.script == run.script]
-            if key in MODELS:
-                rivals = [other for other in runs if key in other.settings]
-            if value is not None and any(other.settings.get(key) != value for other in rivals):
-                text = " ".join(str(value).split())
-                name += f", {key}={text if len(text) <= 40 else text[:37] + '...'}"
-        names.append(name)
-    if len(set(names)) < len(names):
-        names = [f"{name}, {run.files[0]}" for name, run in zip(names, runs)]
-    return names
+    """Scripts, with the settings in which runs of one script differ, and models that differ.
+
+    What only some of them have, as files of an older version lack it, is named if nothing else
+    tells them apart.
+    """
+    for lacking in (False, True):
+        names = [name_of(run, runs, lacking) for run in runs]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name}, {run.files[0]}" for name, run in zip(names, runs)]
+
+
+def name_of(run, runs, lacking):
+    name = run.script.removesuffix(".py")
+    for key, value in sorted(run.settings.items()):
+        rivals = [other for other in runs if other.script == run.script]
+        if key in MODELS:
+            rivals = [other for other in runs if key in other.settings]
+        values = [other.settings.get(key) for other in rivals if lacking or key in other.settings]
+        if value is not None and any(other != value for other in values):
+            text = " ".join(str(value).split())
+            name += f", {key}={text if len(text) <= 40 else text[:37] + '...'}"
+    return name
 
 
 # --- output ---------------------------------------------------------------------------------------

@@ -286,6 +286,7 @@ def solution(tokenizer, node, subtree=None):
 # Shapes: R rows of a batch, T tokens in the cache, V vocabulary.
 
 ROOM = 32  # tokens that a cache can take in before it is copied to a larger place
+BLOCK = 128  # of the vocabulary: sums within it are of single precision
 
 
 # Copied from beam.py
@@ -321,11 +322,12 @@ def random_numbers(parents, generators, max_new_tokens):
 
 # Copied from beam.py
 def sample_steps(
-    policy, tokenizer, parents, uniforms, to_the_end, *, separator, temperature, top_p
+    policy, tokenizer, parents, uniforms, to_the_end, *, separator, temperature, top_p, watch=None
 ):
     """Write one next step for each of parents, which may repeat. Returns the R children.
 
-    uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text.
+    uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text. watch: if
+    given, watch(children, logits) sees of each token the distribution that it is drawn from.
     """
     step_ended = step_end(tokenizer, None if to_the_end else separator)
 
@@ -345,6 +347,7 @@ def sample_steps(
             step_ended=step_ended,
             temperature=temperature,
             top_p=top_p,
+            watch=watch,
         )
 
     children = in_batches(policy, write, list(range(len(parents))))
@@ -357,7 +360,9 @@ def sample_steps(
 
 
 # Copied from beam.py
-def decode(model, token, *, children, uniforms, step_ended, temperature, top_p, **model_kwargs):
+def decode(
+    model, token, *, children, uniforms, step_ended, temperature, top_p, watch, **model_kwargs
+):
     """The loop that generate() runs for us. Unlike its own, a row leaves when its step has ended.
 
     token: [R, 1], the newest of each row. children: R Nodes to write into. Returns children.
@@ -379,6 +384,8 @@ def decode(model, token, *, children, uniforms, step_ended, temperature, top_p, 
             position_ids=attention_mask.sum(1, keepdim=True) - 1,  # [R, 1]
             past_key_values=cache,
         ).logits[:, -1]  # [R, V]
+        if watch:
+            watch(writing, logits)
         token = sample(logits, uniforms[:, length], temperature, top_p)  # [R, 1]
         length += 1
 
@@ -419,16 +426,33 @@ def sample(logits, uniforms, temperature, top_p):
     nucleus. logits: [R, V], uniforms: [R] -> [R, 1], -1 where logits are NaN or infinite."""
     largest, token = logits.max(-1, keepdim=True)
     if temperature > 0:
-        # In single precision a sum over 128k tokens is off, and need not even rise.
-        probs = torch.softmax((logits.double() - largest) / temperature, -1)
+        weights = torch.exp((logits.float() - largest) / temperature)
         if top_p < 1:
-            ranked, order = probs.sort(descending=True)
-            outside = ranked.cumsum(-1) - ranked >= top_p  # the token that crosses top_p is inside
-            probs = probs.scatter(1, order, ranked.masked_fill(outside, 0))
-        below = probs.cumsum(-1)
-        token = (below <= uniforms[:, None] * below[:, -1:]).sum(-1, keepdim=True)
-        token = token.clamp(max=logits.shape[1] - 1)
+            ranked, order = weights.sort(descending=True)
+            # The token that crosses top_p is inside, and so is one that reaches it exactly.
+            last_inside = place_of(ranked, math.nextafter(top_p, 0))
+            outside = torch.arange(logits.shape[1], device=logits.device) > last_inside
+            weights = weights.scatter(1, order, ranked.masked_fill(outside, 0))
+        token = place_of(weights, uniforms[:, None])
     return token.masked_fill(~largest.isfinite(), -1)
+
+
+# Copied from beam.py
+def place_of(weights, share):
+    """Where a share of their sum is reached when weights are laid end to end: [R, V] -> [R, 1].
+
+    A sum over 128k weights in single precision is off, and need not even rise. In double precision
+    it is slow on a consumer GPU. So blocks are summed up first, and then one block's weights.
+    """
+    V = weights.shape[1]
+    blocks = pad(weights, (0, -V % BLOCK)).unflatten(1, (-1, BLOCK))  # [R, blocks, BLOCK]
+    upto = pad(blocks.sum(-1).double().cumsum(-1), (1, 0))  # [R, 1 + blocks]
+    goal = share * upto[:, -1:]
+    block = (upto[:, 1:] <= goal).sum(-1, keepdim=True)
+    before, after = upto.gather(1, block), upto.gather(1, block + 1)
+    inside = blocks.take_along_dim(block[:, :, None], 1)[:, 0].double().cumsum(-1)  # [R, BLOCK]
+    within = inside <= (goal - before) / (after - before) * inside[:, -1:]
+    return (block * BLOCK + within.sum(-1, keepdim=True)).clamp(max=V - 1)
 
 
 # Copied from beam.py

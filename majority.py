@@ -13,18 +13,28 @@ them. best_of_n.py asks a reward model instead.
 
 The prompt is read once. Its keys and values stand on a Node, and the N solutions are its children.
 
+Votes can weigh how sure the policy was, still without a reward model. Self-certainty is the
+divergence of its next-token distribution from the uniform one, meaned over a solution's tokens.
+Confidence is minus the mean log-probability of the 20 likeliest tokens, of the least confident
+tenth of a solution. And sampling can stop early, where the leading answer will hardly be overtaken.
+
 Wang et al. 2022, "Self-Consistency Improves Chain of Thought Reasoning in Language Models"
-(https://arxiv.org/abs/2203.11171).
+(https://arxiv.org/abs/2203.11171). Certainty: Kang et al. 2025 (https://arxiv.org/abs/2502.18581).
+Confidence: Fu et al. 2025 (https://arxiv.org/abs/2508.15260). Stopping: Aggarwal et al. 2023
+(https://arxiv.org/abs/2305.11860).
 
     python majority.py --n 64               # a problem set: a table of accuracy and cost
+    python majority.py --n 64 --stop-at 0.95            # fewer samples where the vote is clear
     python majority.py --n 64 --problem "Start with 12. Add 5, multiply by 2. What is the result?"
     python majority.py --n 1 --temperature 0            # greedy decoding, the baseline of it all
 """
 
 import math
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch.nn.functional import pad
@@ -39,9 +49,13 @@ from transformers import (
 )
 
 from common.chat import MATH_PROMPT, encode_prompt, end_of_turn
+from common.grading import canonical_form, extract_answer
 from common.prm import in_batches
 
 # --- the search -----------------------------------------------------------------------------------
+
+AT_ONCE = 8  # solutions that are drawn before it is asked whether the vote is clear
+LIKELIEST = 20  # tokens whose probabilities make a confidence
 
 
 @torch.inference_mode()
@@ -52,34 +66,89 @@ def sample_solutions(
     generators=None,  # a torch.Generator for each problem; None: seeded 0, 1, 2, ...
     *,
     n=64,  # solutions to sample
+    weights=None,  # "certainty" or "confidence": set the Solutions' values
+    stop_at=None,  # fewer than n, once the leading answer stays ahead with this probability
     temperature=0.8,
     top_p=1.0,
     max_new_tokens=2048,  # in a whole solution
     system=MATH_PROMPT,
     thinking=False,  # let it think first, if its chat template has a switch for that
-    on_step=None,  # on_step(1, children) is called when all are written
+    on_step=None,  # on_step(turn, children) is called when as many as are drawn at once are written
 ):
     """Returns for each problem a list of n Solutions, each to the end of text or cut at a limit.
 
-    policy and tokenizer: from load_policy(). The vote is common.grading.majority().
+    policy and tokenizer: from load_policy(). The vote is common.grading.majority(), or weighted()
+    by the values with borda() or most_confident(). With stop_at there are the first of the n.
     """
     generators = generators or seeded(len(problems))
     sampling = {"separator": None, "temperature": temperature, "top_p": top_p}
+    sure = {}  # of each solution a number for each token
+    if weights:
+        sampling["watch"] = watcher(weights, sure)
+    at_once = AT_ONCE if stop_at else n
+    solutions = [[] for _ in problems]
 
     # 1. Read each prompt once.
     roots = prefill(policy, tokenizer, problems, system, max_new_tokens, thinking)
 
-    # 2. Continue each n times, to the end of text.
-    parents = [root for root in roots for _ in range(n)]
-    uniforms = random_numbers(parents, generators, max_new_tokens)
-    children = sample_steps(policy, tokenizer, parents, uniforms, True, **sampling)
-    if on_step:
-        on_step(1, children)
+    going_on = roots
+    for turn in range(1, math.ceil(n / at_once) + 1):
+        # 2. Continue each n times, or a few, to the end of text.
+        more = min(at_once, n - at_once * (turn - 1))
+        parents = [root for root in going_on for _ in range(more)]
+        uniforms = random_numbers(parents, generators, max_new_tokens)
+        children = sample_steps(policy, tokenizer, parents, uniforms, True, **sampling)
+        for child in children:
+            if weights:
+                child.value = how_sure(weights, sure[child])
+            solutions[child.problem].append(solution(tokenizer, child))
+        if on_step:
+            on_step(turn, children)
 
-    solutions = [[] for _ in problems]
-    for child in children:
-        solutions[child.problem].append(solution(tokenizer, child))
+        # 3. Where the vote is clear, that will do.
+        if stop_at:
+            going_on = [root for root in going_on if stays(solutions[root.problem]) < stop_at]
+        if not going_on:
+            break
     return solutions
+
+
+def stays(solutions):
+    """The probability that the leading answer stays ahead of the second.
+
+    That it is above 1/2 under the Beta posterior of their two counts (Aggarwal et al., section 3).
+    """
+    answers = [extract_answer(one.text) for one in solutions if one.finished]
+    counts = Counter(canonical_form(answer) for answer in answers if answer)
+    (_, first), (_, second) = [*counts.most_common(2), (None, 0), (None, 0)][:2]
+    # Beta(a, b) is above 1/2 as often as of a + b - 1 throws of a coin fewer than a are heads.
+    throws = first + second + 1
+    return sum(math.comb(throws, heads) for heads in range(first + 1)) / 2**throws
+
+
+def watcher(weights, sure):
+    """A function for sample_steps() that adds to sure[child], a list, how sure each token was."""
+
+    def watch(children, logits):
+        logp = torch.log_softmax(logits.float(), -1)  # [R, V]
+        if weights == "certainty":
+            values = -logp.mean(-1) - math.log(logp.shape[1])  # KL(uniform || p)
+        else:
+            values = -logp.topk(min(LIKELIEST, logp.shape[1])).values.mean(-1)
+        for child, value in zip(children, values.tolist()):
+            sure.setdefault(child, []).append(value)
+
+    return watch
+
+
+def how_sure(weights, values):
+    """One number of those of a solution's tokens: the mean, or the lowest of a sliding window.
+
+    The window is a tenth of the solution, as its authors' 2,048 tokens are of theirs.
+    """
+    width = len(values) if weights == "certainty" else math.ceil(len(values) / 10)
+    sums = list(accumulate(values, initial=0.0))
+    return min(after - before for before, after in zip(sums, sums[width:])) / width
 
 
 # Copied from beam.py
@@ -171,6 +240,7 @@ def solution(tokenizer, node, subtree=None):
 # Shapes: R rows of a batch, T tokens in the cache, V vocabulary.
 
 ROOM = 32  # tokens that a cache can take in before it is copied to a larger place
+BLOCK = 128  # of the vocabulary: sums within it are of single precision
 
 
 # Copied from beam.py
@@ -206,11 +276,12 @@ def random_numbers(parents, generators, max_new_tokens):
 
 # Copied from beam.py
 def sample_steps(
-    policy, tokenizer, parents, uniforms, to_the_end, *, separator, temperature, top_p
+    policy, tokenizer, parents, uniforms, to_the_end, *, separator, temperature, top_p, watch=None
 ):
     """Write one next step for each of parents, which may repeat. Returns the R children.
 
-    uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text.
+    uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text. watch: if
+    given, watch(children, logits) sees of each token the distribution that it is drawn from.
     """
     step_ended = step_end(tokenizer, None if to_the_end else separator)
 
@@ -230,6 +301,7 @@ def sample_steps(
             step_ended=step_ended,
             temperature=temperature,
             top_p=top_p,
+            watch=watch,
         )
 
     children = in_batches(policy, write, list(range(len(parents))))
@@ -242,7 +314,9 @@ def sample_steps(
 
 
 # Copied from beam.py
-def decode(model, token, *, children, uniforms, step_ended, temperature, top_p, **model_kwargs):
+def decode(
+    model, token, *, children, uniforms, step_ended, temperature, top_p, watch, **model_kwargs
+):
     """The loop that generate() runs for us. Unlike its own, a row leaves when its step has ended.
 
     token: [R, 1], the newest of each row. children: R Nodes to write into. Returns children.
@@ -264,6 +338,8 @@ def decode(model, token, *, children, uniforms, step_ended, temperature, top_p, 
             position_ids=attention_mask.sum(1, keepdim=True) - 1,  # [R, 1]
             past_key_values=cache,
         ).logits[:, -1]  # [R, V]
+        if watch:
+            watch(writing, logits)
         token = sample(logits, uniforms[:, length], temperature, top_p)  # [R, 1]
         length += 1
 
@@ -304,16 +380,33 @@ def sample(logits, uniforms, temperature, top_p):
     nucleus. logits: [R, V], uniforms: [R] -> [R, 1], -1 where logits are NaN or infinite."""
     largest, token = logits.max(-1, keepdim=True)
     if temperature > 0:
-        # In single precision a sum over 128k tokens is off, and need not even rise.
-        probs = torch.softmax((logits.double() - largest) / temperature, -1)
+        weights = torch.exp((logits.float() - largest) / temperature)
         if top_p < 1:
-            ranked, order = probs.sort(descending=True)
-            outside = ranked.cumsum(-1) - ranked >= top_p  # the token that crosses top_p is inside
-            probs = probs.scatter(1, order, ranked.masked_fill(outside, 0))
-        below = probs.cumsum(-1)
-        token = (below <= uniforms[:, None] * below[:, -1:]).sum(-1, keepdim=True)
-        token = token.clamp(max=logits.shape[1] - 1)
+            ranked, order = weights.sort(descending=True)
+            # The token that crosses top_p is inside, and so is one that reaches it exactly.
+            last_inside = place_of(ranked, math.nextafter(top_p, 0))
+            outside = torch.arange(logits.shape[1], device=logits.device) > last_inside
+            weights = weights.scatter(1, order, ranked.masked_fill(outside, 0))
+        token = place_of(weights, uniforms[:, None])
     return token.masked_fill(~largest.isfinite(), -1)
+
+
+# Copied from beam.py
+def place_of(weights, share):
+    """Where a share of their sum is reached when weights are laid end to end: [R, V] -> [R, 1].
+
+    A sum over 128k weights in single precision is off, and need not even rise. In double precision
+    it is slow on a consumer GPU. So blocks are summed up first, and then one block's weights.
+    """
+    V = weights.shape[1]
+    blocks = pad(weights, (0, -V % BLOCK)).unflatten(1, (-1, BLOCK))  # [R, blocks, BLOCK]
+    upto = pad(blocks.sum(-1).double().cumsum(-1), (1, 0))  # [R, 1 + blocks]
+    goal = share * upto[:, -1:]
+    block = (upto[:, 1:] <= goal).sum(-1, keepdim=True)
+    before, after = upto.gather(1, block), upto.gather(1, block + 1)
+    inside = blocks.take_along_dim(block[:, :, None], 1)[:, 0].double().cumsum(-1)  # [R, BLOCK]
+    within = inside <= (goal - before) / (after - before) * inside[:, -1:]
+    return (block * BLOCK + within.sum(-1, keepdim=True)).clamp(max=V - 1)
 
 
 # Copied from beam.py
@@ -476,7 +569,10 @@ def main(argv=None):
         sample_solutions,
         "Self-consistency: sample N solutions, the most frequent answer wins.",
     )
+    parser.set_defaults(at_once=AT_ONCE)
     parser.add("--n", cli.positive_int, "solutions to sample")
+    parser.add("--weights", ["certainty", "confidence"], "weigh votes by how sure the policy is")
+    parser.add("--stop-at", cli.probability, "stop once the leader stays ahead with this chance")
     parser.add("--temperature", cli.non_negative_float, "of sampling; 0 is greedy")
     parser.add("--top-p", cli.probability, "sample among the likeliest tokens of this share")
     parser.add("--max-new-tokens", cli.positive_int, "longest solution, in tokens")

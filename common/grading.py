@@ -62,6 +62,32 @@ def weighted(answers: list[str | None], scores: list[float], key=None) -> str | 
     return first[max(totals, key=totals.get)] if totals else None
 
 
+def borda(certainties: list[float], power: float = 0.5) -> list[float]:
+    """Weights for weighted() by rank alone: the r-th most certain of N has (N - r + 1)^power.
+
+    Kang et al. 2025 (https://arxiv.org/abs/2502.18581), section 4.3; they try powers of 0.3 to 1.2.
+    """
+    order = sorted(range(len(certainties)), key=lambda i: certainties[i])
+    weights = [0.0] * len(certainties)
+    for place, i in enumerate(order, 1):
+        weights[i] = place**power
+    return weights
+
+
+def most_confident(confidences: list[float], share: float = 0.1) -> list[float]:
+    """Weights for weighted(): its own confidence for each of the best share, 0 for the others.
+
+    Fu et al. 2025, "Deep Think with Confidence" (https://arxiv.org/abs/2508.15260); their shares
+    are 0.1 and 0.9.
+    """
+    kept = sorted(confidences, reverse=True)[: math.ceil(share * len(confidences))]
+    return [one if one >= kept[-1] else 0.0 for one in confidences]
+
+
+# How a vote by the policy's own certainty weighs solutions: majority.py --weights.
+WEIGHTS = {"certainty": borda, "confidence": most_confident}
+
+
 def extract_answer(completion: str) -> str | None:
     r"""The final answer that a completion states, or None.
 

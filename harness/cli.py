@@ -29,7 +29,8 @@ class Parser(argparse.ArgumentParser):
     def add(self, flag, kind, help):
         """Add a flag of the search. kind: one of the number types below, or a list of choices."""
         default = self.parameters[flag.removeprefix("--").replace("-", "_")].default
-        help += " (default: %(default)s)"
+        if default is not None:
+            help += " (default: %(default)s)"
         if isinstance(kind, list):
             self.add_argument(flag, choices=kind, default=default, help=help)
         else:
@@ -83,6 +84,8 @@ probability = number(float, lambda value: 0 < value <= 1, "a number above 0 and 
 def add_run_flags(parser):
     """The flags that every script has. Those of a reward model only where the search takes one."""
     parser.set_defaults(keep_tree=False, trace=None, reduction=None)
+    if "weights" not in parser.parameters:
+        parser.set_defaults(weights=None, stop_at=None)  # of majority.py
     add = parser.add_argument
     system = parser.parameters["system"].default
     add("--system", metavar="TEXT", default=system, help="system prompt (default: Meta's for MATH)")
@@ -168,7 +171,8 @@ def solve_and_tell(args, search, load_policy):
         # 2. The models.
         policy, tokenizer, prm = load_models(args, load_policy, has_prm, asked)
         if args.batch_problems is None:
-            args.batch_problems = max(1, solve.rows_side_by_side(args) // args.n)
+            rows = solve.rows_of_a_problem(args)
+            args.batch_problems = max(1, solve.rows_side_by_side(args) // rows)
         solve.check_memory(args, policy, tokenizer, prm, asked)
 
         # 3. The run.

@@ -49,6 +49,9 @@ def check_tests(args, problems):
         return
     if len(with_tests) < len(problems):
         fail(f"--problems {args.problems} mixes problems with tests and with answers: split it")
+    for flag in ("weights", "stop_at"):
+        if vars(args).get(flag) is not None:
+            fail(f"--{flag.replace('_', '-')} is of votes, and programs have none: leave it out")
     if not args.run_code:
         fail(
             f"--problems {args.problems} has unit tests (problem {with_tests[0]!r}): add "

@@ -36,6 +36,7 @@ FREE = (
     "keep_tree",
     "run_code",
     "device",
+    "at_once",
     "policy",
     "prm",
     "problems",
@@ -204,7 +205,7 @@ def read(output):
     number = 1
     try:
         first = dict(json.loads(lines[0])["run"])
-        own = "weighted" if first.get("reduction") else "majority"
+        own = "weighted" if first.get("reduction") else first.get("weights") or "majority"
         rows = {}
         for line in bar(lines[1:], desc=f"reading {output}", leave=False):
             number += 1

@@ -20,6 +20,7 @@ from common import chat, grading, programs
 from harness import models, results
 from harness.terminal import RANK, WORLD, bar, fail, note, printable
 
+OWN_RULES = ("tests", "weighted", *grading.WEIGHTS, "majority")
 REDUCE = {"last": lambda scores: scores[-1], "min": min, "mean": fmean, "prod": math.prod}
 
 
@@ -215,7 +216,7 @@ def judge(problem, solutions, args, tree, places):
     if "tests" in problem:
         predictions, correct = judge_programs(problem, completions, args.reduction)
     else:
-        predictions, correct = judge_answers(problem, completions, args.reduction)
+        predictions, correct = judge_answers(problem, completions, args.reduction, args.weights)
     row = {
         **problem,
         "finished": sum(one["finished"] for one in completions),
@@ -225,6 +226,8 @@ def judge(problem, solutions, args, tree, places):
         "predictions": predictions,
         "correct": correct,
     }
+    if args.stop_at is not None:
+        row["drawn"] = len(completions)
     if args.keep_tree or args.trace:
         row["tree"] = tree
     return row
@@ -237,7 +240,7 @@ def ancestors(solutions):
     return [len({solution.path[:depth][-1] for solution in solutions}) for depth in depths]
 
 
-def judge_answers(problem, completions, reduction):
+def judge_answers(problem, completions, reduction, weights):
     """(answer, right or wrong) by rule."""
     voters = [one for one in completions if one["finished"] and one["answer"] is not None]
     predictions = {"majority": grading.majority([one["answer"] for one in voters])}
@@ -248,6 +251,9 @@ def judge_answers(problem, completions, reduction):
         best = max(zip(scores, answers), key=lambda pair: pair[0], default=(None, None))
         predictions["best"] = best[1]
         predictions["weighted"] = grading.weighted(answers, scores)
+    if weights is not None:
+        answers = [one["answer"] for one in voters]
+        predictions[weights] = grading.weighted(answers, votes_by(weights, voters))
     correct = {}
     if problem["answer"] is not None:
         for rule, answer in predictions.items():
@@ -289,11 +295,16 @@ def judge_programs(problem, completions, reduction):
     return predictions, correct
 
 
-def own_rule(row, reduction):
-    """By which rule the answer is chosen, unless one asks for another."""
-    if "tests" in row:
-        return "tests"
-    return "majority" if reduction is None else "weighted"
+def votes_by(weights, voters):
+    """What each counts by the policy's own certainty: 0 if that was no finite number."""
+    sure = [one["value"] for one in voters if one["value"] is not None]
+    votes = iter(grading.WEIGHTS[weights](sure))
+    return [0.0 if one["value"] is None else next(votes) for one in voters]
+
+
+def own_rule(row):
+    """By which rule the answer is chosen, unless one asks for another: what takes most pains."""
+    return next(rule for rule in OWN_RULES if rule in row["predictions"])
 
 
 def reduced(scores, reduction):
@@ -317,6 +328,11 @@ def rows_side_by_side(args):
     return 64 * min(4, max(1, int(free / 4e9)))
 
 
+def rows_of_a_problem(args):
+    """How many solutions of it a search writes side by side."""
+    return args.n if args.stop_at is None else min(args.n, args.at_once)
+
+
 def check_memory(args, policy, tokenizer, prm, problems):
     """fail() if the solutions need more memory than is free whatever they turn out to be.
 
@@ -333,7 +349,7 @@ def check_memory(args, policy, tokenizer, prm, problems):
             f"{context} at most"
         )
     prompt = len(chat.encode_prompt(tokenizer, problems[0]["problem"], args.system))
-    rows = args.n * min(args.batch_problems, len(problems[: args.limit]))
+    rows = rows_of_a_problem(args) * min(args.batch_problems, len(problems[: args.limit]))
     numbers = 2 * 4 * tokens
     begun = prompt * key_value_bytes(policy) + 4 * config.vocab_size
     whole = min(prompt + tokens, context) * key_value_bytes(policy) + 4 * config.vocab_size
@@ -392,8 +408,8 @@ def batches_to_do(args, problems, solved):
     return batches
 
 
-def is_right(args, row):
-    return row.get("correct", {}).get(own_rule(row, args.reduction), False)
+def is_right(row):
+    return "error" not in row and row["correct"].get(own_rule(row), False)
 
 
 def work(args, solver, problems, output):
@@ -411,7 +427,7 @@ def work(args, solver, problems, output):
         batches = batches_to_do(args, problems, solved)
         if not batches:
             note(f"all was solved in {args.output} before: add --overwrite to solve it again")
-        right = [is_right(args, row) for row in solved.values()]
+        right = [is_right(row) for row in solved.values()]
         output.begin(begun)
     if WORLD > 1:
         batches, begun = from_first([batches, begun])
@@ -440,7 +456,7 @@ def work(args, solver, problems, output):
             results.append(file, *rows)
             for row in rows:
                 tokens += row.get("usage", {}).get("generated_tokens", 0)
-                right.append(is_right(args, row))
+                right.append(is_right(row))
             progress.update(len(rows))
     if WORLD > 1:
         dist.barrier()  # all part files are whole

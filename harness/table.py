@@ -11,7 +11,7 @@ import sys
 import torch
 
 from common import grading
-from harness.solve import own_rule, reduced
+from harness.solve import own_rule, reduced, votes_by
 from harness.terminal import WORLD, printable
 
 
@@ -25,7 +25,7 @@ def table(args, done, total, gpu):
     failed = [row for row in done if "error" in row]
     lines = [f"{len(done)} of {wanted} problems done, {len(failed)} of them failed"]
     if solved:
-        lines += accuracy_lines(args, done, list(solved[0]["predictions"]))
+        lines += accuracy_lines(args, done, list(solved[0]["predictions"]), own_rule(solved[0]))
         lines += sample_lines(solved)
         lines += cost_lines(args, solved)
         lines += ["", *example_lines(solved, args.reduction), ""]
@@ -40,8 +40,7 @@ def table(args, done, total, gpu):
     return "\n".join(line.rstrip() for line in lines)
 
 
-def accuracy_lines(args, done, rules):
-    own = own_rule(done[0], args.reduction)
+def accuracy_lines(args, done, rules, own):
     heads = [f"{rule}*" if rule == own else rule for rule in rules]
     lines = ["accuracy, % [95 % interval] (* the search's own rule)"]
     lines.append(f"{'level':<10}{'problems':>8}  " + "".join(f"{head:<22}" for head in heads))
@@ -90,7 +89,7 @@ def greedy_accuracy(args, done):
             with open(path, encoding="utf-8") as file:
                 first, *rows = [json.loads(line) for line in file]
             same = all(first["run"].get(key) == value for key, value in alike.items())
-            rule = own_rule(done[0], None)
+            rule = "tests" if "tests" in done[0] else "majority"
             rows = [row for row in rows if (row["id"], row["problem"], row["answer"]) in asked]
             right = [row["correct"][rule] is True for row in rows]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -108,8 +107,9 @@ def cost_lines(args, solved):
     mean = {}
     for key in solved[0]["usage"]:
         mean[key] = sum(row["usage"][key] for row in solved) / len(solved)
+    drawn = f"{finished + cut:.1f} drawn, " if args.stop_at is not None else ""
     lines = [
-        f"a problem: of {args.n} solutions {finished:.1f} finished and {cut:.1f} cut, "
+        f"a problem: of {args.n} solutions {drawn}{finished:.1f} finished and {cut:.1f} cut, "
         f"{distinct:.1f} distinct",
         f"  {mean['flops'] / 1e9:,.1f} GFLOP, {mean['seconds']:.2f} s; "
         f"{mean['generated_tokens']:,.0f} tokens sampled,",
@@ -125,7 +125,7 @@ def cost_lines(args, solved):
 
 def example_lines(solved, reduction):
     """One problem that was solved, or the first if none was, as it was solved."""
-    rule = own_rule(solved[0], reduction)
+    rule = own_rule(solved[0])
     right = [row for row in solved if row["correct"].get(rule)]
     row = (right or solved)[0]
     _, best = winner(row, reduction)
@@ -204,13 +204,16 @@ def winner(row, reduction):
     if "tests" in row:
         passed = [one for one in row["completions"] if one["passed"]]
         return {}, (passed or row["completions"] or [None])[0]
+    rule = own_rule(row)
+    voters = [one for one in row["completions"] if one["finished"] and one["answer"] is not None]
+    if rule in grading.WEIGHTS:
+        scores = votes_by(rule, voters)
+    else:
+        scores = [reduced(one["scores"], reduction) or 0 for one in voters]
     ballots = {}
-    for one in row["completions"]:
-        if one["finished"] and one["answer"] is not None:
-            key = grading.canonical_form(one["answer"])
-            score = reduced(one["scores"], reduction) or 0
-            ballots.setdefault(key, []).append((score, one))
-    answer = row["predictions"][own_rule(row, reduction)]
+    for one, score in zip(voters, scores):
+        ballots.setdefault(grading.canonical_form(one["answer"]), []).append((score, one))
+    answer = row["predictions"][rule]
     if answer is None:
         return ballots, None
     votes = ballots.get(grading.canonical_form(answer), [])
@@ -221,7 +224,7 @@ def vote(row, reduction):
     """The solution, the answer it gives and the vote behind it, as text."""
     if "error" in row:
         return f"Failed: {row['error']}"
-    rule = own_rule(row, reduction)
+    rule = own_rule(row)
     ballots, best = winner(row, reduction)
     if best is None:
         count = len(row["completions"])

@@ -102,7 +102,7 @@ def search(row, reduction):
     """What the page shows of a row."""
     nodes, ends = chains(row["tree"])
     _, best = winner(row, reduction)
-    rule = own_rule(row, reduction)
+    rule = own_rule(row)
     for completion in row["completions"]:
         answer = completion["answer"]
         right = completion.get("passed")
@@ -116,6 +116,10 @@ def search(row, reduction):
             "won": completion is best or node.get("won", False),
             "copies": node.get("copies", 0) + 1,  # of a particle
         }
+        if "subtree" in completion:
+            while node["parent"] is not None:
+                node = nodes[node["parent"]]
+            node["subtree"] = completion["subtree"] + 1
     return {
         "id": row["id"],
         "problem": row["problem"],

@@ -342,10 +342,36 @@ def test_the_distribution_sampled_is_softmax_over_temperature_in_the_nucleus(top
     assert frequency == pytest.approx(probs.float(), abs=1e-5)
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_blocks_draw_what_double_precision_draws(top_p):
+    """Numbers within 1e-5 of a boundary between two tokens are left out: there they may differ."""
+    for V in (100, 128, 1000):
+        logits = 3 * torch.randn(V, generator=torch.Generator().manual_seed(V))
+        probs = torch.softmax(logits.double() / 0.8, -1)
+        ranked, order = probs.sort(descending=True)
+        probs[order[ranked.cumsum(0) - ranked >= top_p]] = 0
+        ends = probs.cumsum(0) / probs.sum()
+        uniforms = torch.rand(5000, generator=torch.Generator().manual_seed(0))
+        clear = (uniforms[:, None] - ends).abs().amin(1) > 1e-5
+        expected = torch.searchsorted(ends, uniforms.double(), right=True)
+        drawn = beam.sample(logits.expand(5000, -1), uniforms, 0.8, top_p)[:, 0]
+        assert clear.sum() > 4000 and drawn[clear].equal(expected[clear])
+
+
+def test_a_token_that_reaches_top_p_exactly_is_the_last_inside():
+    logits = torch.tensor([[0.25, 0.5, 0.25]]).log().expand(3, -1)
+    uniforms = torch.tensor([0.0, 0.5, 0.999])
+    assert beam.sample(logits, uniforms, 1.0, 0.5)[:, 0].tolist() == [1, 1, 1]
+    assert set(beam.sample(logits, uniforms, 1.0, 0.51)[:, 0].tolist()) in ({0, 1}, {1, 2})
+
+
 def test_extreme_numbers_never_draw_an_impossible_token():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]]).expand(3, -1)
     uniforms = torch.tensor([0.0, 1 - 2**-24, 0.5])
     assert beam.sample(logits, uniforms, 1.0, 1.0)[:, 0].tolist() == [1, 3, 3]
+    logits = torch.full((1, 300), -torch.inf)
+    logits[0, 200] = 0.0
+    assert beam.sample(logits.expand(3, -1), uniforms, 1.0, 1.0)[:, 0].tolist() == [200] * 3
 
 
 def test_rows_whose_logits_are_not_finite_draw_no_token():

@@ -328,12 +328,27 @@ def test_rules_that_are_not_known_are_not_subsampled(files):
     """A vote weighed by what only its own script can know: its verdict at n, and no other."""
     rows = []
     for key in EASY + HARD:
-        correct = {"majority": True, "weighted": True}
+        correct = {"majority": True, "mine": True}
         rows.append(row(key, correct, samples=[sample(True)] * 16))
-    result_file(files / "sure.jsonl", rows, "majority.py", n=16, weights="certainty")
+    result_file(files / "sure.jsonl", rows, "majority.py", n=16, weights="mine")
     report = report_of("sure.jsonl", "vote.jsonl", "--calibrate", "cal.jsonl")
-    assert list(report["single"]["majority, weights=certainty, weighted"]) == ["16"]
+    assert list(report["single"]["majority, weights=mine, mine"]) == ["16"]
     assert list(report["single"]["majority"]) == ["4", "16"]
+
+
+def test_votes_without_a_reward_model_are_subsampled(files):
+    """The surest of the samples is right, and the others agree on what is wrong."""
+    sure = [sample(True) | {"value": 9.0}] + [sample(False) | {"value": 1.0}] * 7
+    rows = []
+    for key in EASY + HARD:
+        rows.append(row(key, {"majority": False, "confidence": True}, samples=sure))
+    result_file(files / "sure.jsonl", rows, "majority.py", n=8, weights="confidence")
+    report = report_of("sure.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
+    assert report["own_rules"] == ["majority, confidence", "dvts, weighted"]
+    cells = report["accuracy"]["1"]["4"]
+    # The first is among 4 of 8 in half of all subsets.
+    assert cells["majority, confidence"]["accuracy"] == pytest.approx(0.5, abs=0.05)
+    assert cells["majority, majority"]["accuracy"] == 0
 
 
 def test_every_rule_is_a_strategy_and_votes_come_first(files):
@@ -457,9 +472,7 @@ def test_a_long_setting_is_named_in_short(files):
 def test_other_seeds_are_said(files, capsys):
     tree(files / "dvts.jsonl", dict.fromkeys(EASY + HARD, True), seed=5)
     report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
-    assert (
-        "seeds differ: 0 of vote.jsonl; 5 of dvts.jsonl" in capsys.readouterr().err
-    )
+    assert "seeds differ: 0 of vote.jsonl; 5 of dvts.jsonl" in capsys.readouterr().err
     lines = (files / "dvts.jsonl").read_text().replace('"commit": "abc"', '"commit": "def"')
     (files / "dvts.jsonl").write_text(lines)
     report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")

@@ -78,6 +78,21 @@ def report_of(capsys, tmp_path, *words):
 # --- the estimators -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "rule, expected", [("certainty", [2 / 3, 1 / 3, 1]), ("confidence", [2 / 3, 1 / 3, 0])]
+)
+def test_votes_by_certainty_rank_anew_in_each_subset(rule, expected, tmp_path, capsys):
+    """Of 8 (most certain), 7, 7: of pairs that with 8 goes to 8, of all three 7 has more ranks."""
+    samples = []
+    for answer, value in [("8", 3.0), ("7", 2.0), ("7", 1.0)]:
+        samples.append(sample(answer) | {"value": value})
+    rows = [row(f"p{i}", samples, rules=("majority", rule)) for i in range(8)]
+    file = write(tmp_path / "a.jsonl", rows, n=3, weights=rule)
+    _, (report,) = report_of(capsys, tmp_path, file, "--k", "1", "2", "3")
+    assert report["success"][rule] == pytest.approx(expected, abs=0.05)
+    assert report["success"]["majority"][2] == 1
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 7])
 def test_coverage_is_that_of_all_subsets(n):
     for right in range(n + 1):

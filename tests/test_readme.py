@@ -106,6 +106,7 @@ def test_the_first_command_prints_what_the_page_shows():
     assert "10 of 10 problems done" in shown and "weighted*" in shown
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "dvts.py", "--n", "64", "--limit", "10", "--overwrite"]
+    command += ["--trace", "dvts.html"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
 

@@ -88,6 +88,15 @@ def test_copies_of_a_solution_are_one_leaf_that_tells_their_number():
     assert [one.get("won") for one in found] == [None, False, True]
 
 
+def test_first_steps_know_their_subtree():
+    tree = [node(None, "a", 0.5), node(None, "b", 0.6), node(1, "c", 0.9), node(0, "d", 0.1)]
+    row = row_of(tree, [(3, True, "7"), (2, True, "8")])
+    for subtree, completion in enumerate(row["completions"]):
+        completion["subtree"] = subtree
+    found = trace.search(row, "last")["nodes"]
+    assert [one.get("subtree") for one in found] == [1, 2, None, None]
+
+
 def test_the_page_opens_where_there_was_something_to_decide():
     dull = row_of([node(None, "a", 0.9)], [(0, True, "7")])
     lost = row_of(
@@ -98,7 +107,9 @@ def test_the_page_opens_where_there_was_something_to_decide():
     assert trace.most_telling(searches) == 2
 
 
-@pytest.mark.parametrize("script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py", "particle.py", "mcts.py"])
+@pytest.mark.parametrize(
+    "script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py", "particle.py", "mcts.py"]
+)
 def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
     """Every completion of the result file is a leaf with its scores, and everything else a parent or turned down."""
     monkeypatch.chdir(tmp_path)
@@ -256,6 +267,14 @@ def test_the_page_in_a_browser(tmp_path):
         )
         find("#after").click()
         assert find("#problem").text == HOSTILE and browser.title == "Search trace"
+        drawn = lambda: [one.text for one in browser.find_elements(By.CSS_SELECTOR, "[data-node]")]
+        assert len(drawn()) == 5
+        find("#fold").click()
+        assert len(drawn()) == 4 and "2 turned down" in drawn()
+        mark(1).click()
+        assert HOSTILE[:31] in find("#side").text and "fair" in find("#side").text
+        find("#fold").click()
+        assert len(drawn()) == 5
         assert browser.get_log("browser") == []  # neither an error nor a request that failed
         assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     finally:
