@@ -1,4 +1,4 @@
-"""The seven searches on the bundled pair: accuracy against n and against FLOPs, and at equal FLOPs.
+"""All searches and votes on the bundled pair: accuracy against n, against FLOPs, at equal FLOPs.
 
     pip install matplotlib==3.11.2             # for the pictures
     python tests/bench_curves.py               # hours on one CPU core; give it again and it goes on
@@ -33,12 +33,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import coverage
-from compute_optimal import COLOURS, Search, mean_and_error, within_noise
+from compute_optimal import COLOURS, MORE, Search, mean_and_error, within_noise
 
 RUNS = ROOT / "runs/curves"
 RESULTS = ROOT / "results"
 NAMES = {
     "majority": "majority vote",
+    "certainty": "vote by certainty",
+    "confidence": "vote by confidence",
     "best_of_n": "best-of-N",
     "beam": "beam search",
     "dvts": "DVTS",
@@ -46,9 +48,11 @@ NAMES = {
     "particle": "particle filtering",
     "mcts": "MCTS",
 }
-TREES = list(NAMES)[2:]
-# Runs that are no curve: greedy decoding, and samples that tell how hard a problem is.
-SCRIPTS = {name: name for name in NAMES} | {"greedy": "majority", "calibrate": "best_of_n"}
+VOTES = ["certainty", "confidence"]  # majority.py --weights
+TREES = list(NAMES)[4:]
+# And runs that are no curve: greedy decoding, and samples that tell how hard a problem is.
+SCRIPTS = {name: name for name in NAMES} | dict.fromkeys([*VOTES, "greedy"], "majority")
+SCRIPTS["calibrate"] = "best_of_n"
 
 
 def main():
@@ -76,6 +80,7 @@ def jobs_of(args):
     """[(name, n, seed)]. Samples are drawn at the largest n; at others they tell the cost."""
     top, first = max(args.n), args.seeds[0]
     jobs = [("greedy", 1, first), ("calibrate", top, max(args.seeds) + 1)]
+    jobs += [(name, top, first) for name in VOTES]
     for n in sorted(args.n):
         jobs.append(("majority", n, first))
         jobs += [("best_of_n", n, seed) for seed in (args.seeds if n == top else [first])]
@@ -97,6 +102,8 @@ def run(name, n, seed, limit, again):
         del flags["--prm"]
     if name == "greedy":
         flags["--temperature"] = 0
+    if name in VOTES:
+        flags["--weights"] = name
     words = [str(word) for flag in flags.items() for word in flag]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, f"{SCRIPTS[name]}.py", *words]
@@ -133,6 +140,7 @@ class Results:
                     runs.append(coverage.Run(same[0].header, same))
             if runs:
                 self.searches[name] = Search(runs)
+        self.curves = [name for name in NAMES if name in self.searches]
         sampled = self.searches["best_of_n"].sampled
         self.problems = len(sampled.rows)
         self.levels = np.array([str(one) for one in sampled.level.values()])
@@ -143,8 +151,13 @@ class Results:
     def own(self, name):
         return self.searches[name].own_rule
 
-    def sizes_of(self, name):
-        return [n for n in self.sizes if name in self.searches and n in self.searches[name].runs]
+    def known(self, name):
+        """Each n at which its accuracy is known."""
+        return [n for n in self.sizes if name in self.searches and n in self.searches[name].sizes]
+
+    def measured(self, name):
+        """Each n at which it was run, and its cost is known."""
+        return [n for n in self.known(name) if n in self.searches[name].runs]
 
     def cost(self, name, n):
         """FLOPs a problem, as measured at n."""
@@ -162,7 +175,7 @@ class Results:
 
     def at_flops(self, name, flops, rule=None):
         """([P], is it between the costs measured?): what a search solves for so many FLOPs."""
-        sizes = self.sizes_of(name)
+        sizes = self.measured(name)
         costs = [self.cost(name, n) for n in sizes]
         place = np.interp(math.log(flops), np.log(costs), range(len(costs)))
         left = min(int(place), len(costs) - 2)
@@ -264,7 +277,7 @@ def verdict(values):
 
 def title(results, name, rule=None):
     rule = rule or results.own(name)
-    return NAMES[name] if name == "majority" else f"{NAMES[name]}, {rule} vote"
+    return NAMES[name] if name in ("majority", *VOTES) else f"{NAMES[name]}, {rule} vote"
 
 
 def what_was_run(results):
@@ -303,10 +316,11 @@ def short(results):
     head.append(f"GFLOP a problem at N = {', '.join(map(str, sizes))}")
     rows = []
     for name in NAMES:
-        here = results.sizes_of(name)
-        cells = [percent(results.solved(name, n)) if n in here else "" for n in sizes]
-        spent = ", ".join(f"{results.cost(name, n) / 1e9:.1f}" for n in here)
-        rows.append([title(results, name), *cells, spent])
+        known, measured = results.known(name), results.measured(name)
+        if known:
+            cells = [percent(results.solved(name, n)) if n in known else "-" for n in sizes]
+            spent = [f"{results.cost(name, n) / 1e9:.1f}" if n in measured else "-" for n in sizes]
+            rows.append([title(results, name), *cells, ", ".join(spent)])
     return ["In short, accuracy in percent:", "", *table(head, rows)]
 
 
@@ -315,13 +329,13 @@ def by_level(results):
     rows = []
     for name in NAMES:
         cells = []
-        for n in results.sizes:
-            solved = results.solved(name, n) if n in results.sizes_of(name) else None
-            means = (
-                [] if solved is None else [solved[results.levels == one].mean() for one in levels]
-            )
+        for n in results.known(name):
+            solved = results.solved(name, n)
+            means = [solved[results.levels == one].mean() for one in levels]
             cells.append(" / ".join(f"{100 * mean:.0f}" for mean in means))
-        rows.append([title(results, name), *cells])
+        if cells:
+            cells += ["-"] * (len(results.sizes) - len(cells))
+            rows.append([title(results, name), *cells])
     heads = [f"N = {n}, levels {levels[0]} to {levels[-1]}" for n in results.sizes]
     note = f"Accuracy in percent; {results.problems // len(levels)} problems a level, "
     note += "so that one standard error is up to 7 points."
@@ -332,15 +346,15 @@ def all_rules(results):
     powers = [2**i for i in range(int(math.log2(results.sizes[-1])) + 1)]
     rows = []
     for name in NAMES:
-        search = results.searches[name]
-        for rule in search.rules:
-            if (name, rule) == ("best_of_n", "majority"):
+        search = results.searches.get(name)
+        for rule in search.rules if search else []:
+            if rule == "majority" and name in ("best_of_n", *VOTES):
                 continue  # that is the majority vote
             known = [n in search.sizes for n in powers]
             cells = [
                 percent(results.solved(name, n, rule)) if k else "" for n, k in zip(powers, known)
             ]
-            label = NAMES[name] if name == "majority" == rule else f"{NAMES[name]}, {rule}"
+            label = NAMES[name] if name in ("majority", *VOTES) else f"{NAMES[name]}, {rule}"
             rows.append([label, *cells])
     samples = results.searches["best_of_n"].sampled.samples.values()
     right, units = (np.array(x) for x in zip(*((one.right_units(), one.units) for one in samples)))
@@ -352,7 +366,7 @@ def all_rules(results):
 def costs(results):
     rows = []
     for name in NAMES:
-        for n in results.sizes_of(name):
+        for n in results.measured(name):
             seeds = ", ".join(map(str, results.searches[name].runs[n].seeds))
             row = [NAMES[name], n, seeds, f"{results.cost(name, n) / 1e9:.1f}"]
             for key in ("generated_tokens", "policy_tokens", "prm_tokens"):
@@ -377,9 +391,19 @@ def differences(results):
 
     vote, weighted = results.solved("majority", top), results.solved("best_of_n", top)
     add(f"majority@{top} - majority@{middle}", vote - results.solved("majority", middle))
+    if "greedy" in results.searches:
+        add(f"majority@{top} - greedy decoding", vote - results.solved("greedy", 1))
+    for name in VOTES:
+        if results.known(name):
+            # The first seed alone has these votes, so that it is compared with its own majority.
+            one = results.searches[name]
+            add(
+                f"{NAMES[name]} - majority@{top}",
+                one.solved[top][name] - one.solved[top]["majority"],
+            )
     add(f"weighted best-of-N@{top} - majority@{top}", weighted - vote)
     for name in TREES:
-        for n in results.sizes_of(name):
+        for n in results.measured(name):
             solved = results.solved(name, n)
             label = f"{NAMES[name]}@{n} - weighted best-of-N"
             add(f"{label}@{n}", solved - results.solved("best_of_n", n))
@@ -393,8 +417,8 @@ def against_rebase(results):
     found = {}
     outside = False
     for name in ("particle", "mcts"):
-        search = results.searches[name]
-        for n in results.sizes_of(name):
+        for n in results.measured(name):
+            search = results.searches[name]
             for rule in search.rules:
                 solved = search.accuracy(n, rule)
                 equal, inside = results.at_flops("rebase", results.cost(name, n), rule)
@@ -408,7 +432,7 @@ def against_rebase(results):
     if outside:
         lines += ["", "\\* cheaper or dearer than all runs of REBASE: against the nearest of them."]
     said = {}
-    for n in results.sizes_of("mcts"):
+    for n in results.measured("mcts"):
         said.setdefault(verdict(found["mcts", n, results.own("mcts")]), []).append(f"n = {n}")
     told = ", ".join(f"{what} at {' and '.join(sizes)}" for what, sizes in said.items())
     word = "It does not show here" if "behind" not in said else "Here it shows in part"
@@ -432,7 +456,9 @@ def the_pair(results):
         f"  of right steps and stops {stopped:.1f} % of wrong ones.",
     ]
     if "greedy" in results.searches:
-        lines.append(f"- Greedy decoding: {percent(results.solved('greedy', 1))} %.")
+        cost = results.searches["greedy"].runs[1].flops.mean() / 1e9
+        accuracy = percent(results.solved("greedy", 1))
+        lines.append(f"- Greedy decoding: {accuracy} %, {cost:.2f} GFLOP a problem.")
     samples = results.searches["best_of_n"].sampled.samples.values()
     once = np.array([one.correct.mean() for one in samples])
     means = [f"level {one} {100 * once[results.levels == one].mean():.0f}" for one in "12345"]
@@ -451,8 +477,12 @@ def pyplot():
     return matplotlib.pyplot
 
 
+def colour_of(name):
+    return COLOURS[name] if name in COLOURS else MORE[VOTES.index(name)]
+
+
 def curve(axis, results, name, against_flops=False, **style):
-    sizes = results.sizes_of(name)
+    sizes = results.measured(name) if against_flops else results.known(name)
     x = [results.cost(name, n) if against_flops else n for n in sizes]
     found = [mean_and_error(results.solved(name, n)) for n in sizes]
     means, errors = 100 * np.array(found).T
@@ -472,8 +502,8 @@ def draw(results, file):
     plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, layout="constrained")
     for against_flops, axis in enumerate(axes):
-        for name in NAMES:
-            style = {"color": COLOURS[name], "label": title(results, name)}
+        for name in results.curves:
+            style = {"color": colour_of(name), "label": title(results, name)}
             curve(axis, results, name, against_flops, **style)
         if "greedy" in results.searches:
             accuracy = 100 * results.solved("greedy", 1).mean()
@@ -488,16 +518,16 @@ def draw(results, file):
 def draw_each(results, file):
     """Each search by itself, the others in grey."""
     plt = pyplot()
-    figure, axes = plt.subplots(2, 4, figsize=(12, 5.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(3, 3, figsize=(10, 7), sharey=True, layout="constrained")
     axes = list(axes.flat)
-    for axis, name in zip(axes, NAMES):
-        for other in NAMES:
+    for axis, name in zip(axes, results.curves):
+        for other in results.curves:
             if other != name:
-                curve(axis, results, other, True, color="#d0d0d0", linewidth=1, markersize=2)
-        curve(axis, results, name, True, color=COLOURS[name], linewidth=2)
-        tidy(axis, against_flops=True)
+                curve(axis, results, other, color="#d0d0d0", linewidth=1, markersize=2)
+        curve(axis, results, name, color=colour_of(name), linewidth=2)
+        tidy(axis)
         axis.set_title(title(results, name), fontsize=10, loc="left")
-    for axis in axes[len(NAMES) :]:
+    for axis in axes[len(results.curves) :]:
         axis.set_visible(False)
     figure.supylabel("right answers, %")
     figure.savefig(file, dpi=110)
