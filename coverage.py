@@ -584,7 +584,7 @@ def name_of(run, runs, lacking):
     for key, value in sorted(run.settings.items()):
         rivals = [other for other in runs if other.script == run.script]
         if key in MODELS:
-            rivals = [other for other in runs if key in other.settings]
+            rivals = [other for other in runs if other.settings.get(key) is not None]
         values = [other.settings.get(key) for other in rivals if lacking or key in other.settings]
         if value is not None and any(other != value for other in values):
             text = " ".join(str(value).split())
