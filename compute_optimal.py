@@ -641,7 +641,8 @@ def report_on(args):
         run = max(able, key=lambda run: run.settings["n"])
         levels, means = levels_by_samples(run, kind, args.levels)
         told |= {"file": run.files[0], "mean": means}
-        price = float(run.settings["n"] if args.budget == "n" else run.flops.mean())
+        price = run.settings["n"] if args.budget == "n" else run.flops.mean()
+        price = float(price * len(run.seeds))
         if {*run.seeds} & {seed for other in scored for seed in other.seeds}:
             what = f"levels are from {run.files[0]}, of a seed that is scored too"
             notes.append(f"{what}: the same luck is in both, so --calibrate on a seed of its own")

@@ -369,6 +369,9 @@ def test_by_default_the_largest_sample_calibrates(files):
     report = report_of("vote.jsonl", "large.jsonl", "dvts.jsonl")
     assert report["difficulty"] == {"by": "oracle", "file": "large.jsonl", "mean": {"1": 1, "2": 0}}
     assert report["levels"]["hard-0"] == "1" and report["calibration"] == 9
+    votes(files / "again.jsonl", dict.fromkeys(EASY + HARD, 9), n=9, seed=1)
+    report = report_of("vote.jsonl", "large.jsonl", "again.jsonl", "dvts.jsonl")
+    assert report["difficulty"]["mean"] == {"1": 1, "2": 0.5} and report["calibration"] == 18
 
 
 def test_budgets_in_flops_buy_what_they_can(files):
