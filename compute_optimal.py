@@ -15,8 +15,10 @@ which is surer than the errors of their accuracies suggest.
 
 A strategy is a script with its settings and a rule (majority, best, weighted). Seeds are pooled. At
 a budget, a strategy is the largest of its runs that costs no more. Samples of majority.py and
-best_of_n.py are independent: subsets of a large run stand for smaller ones. To know a problem's
-difficulty costs samples too: the figures come without and with that price.
+best_of_n.py are independent: subsets of the largest run stand for all smaller ones. To know a
+problem's difficulty costs samples too: the figures come without and with that price.
+
+coverage.py reads the files. A problem that failed in one of them is left out of all.
 
 Snell et al. 2024, "Scaling LLM Test-Time Compute Optimally can be More Effective than Scaling Model
 Parameters" (https://arxiv.org/abs/2408.03314), sections 3.2 and 5.3. Beeching, Tunstall, Rush 2024
@@ -27,28 +29,23 @@ Parameters" (https://arxiv.org/abs/2408.03314), sections 3.2 and 5.3. Beeching, 
     python compute_optimal.py runs/dvts.jsonl runs/beam.jsonl     # is one better than the other?
 """
 
-import argparse
 import hashlib
-import itertools
 import json
 import math
 import os
 import sys
 from collections import Counter
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from common import grading
+import coverage
+from coverage import BadInput, amount
 
-INDEPENDENT = ("majority.py", "best_of_n.py")  # their samples know nothing of each other
-SUBSETS = 200  # random subsets of a problem's samples
+SAMPLED = "majority.py or best_of_n.py"  # their samples know nothing of each other
 NOISE = 2.0  # a difference of fewer standard errors is within noise
 
-# Shapes: P problems, S strategies, N samples.
+# Shapes: P problems, S strategies.
 
 # --- difficulty, choice, difference ---------------------------------------------------------------
 
@@ -74,9 +71,7 @@ def halves(levels):
 
 
 def lot(purpose, key):
-    return int.from_bytes(
-        hashlib.sha256(f"{purpose}:{key}".encode(errors="replace")).digest()[:8], "big"
-    )
+    return hashlib.sha256(f"{purpose}:{key}".encode(errors="replace")).digest()
 
 
 def best(accuracy, flops, among):
@@ -116,7 +111,7 @@ def mean_and_error(values):
 
 
 def within_noise(difference, error):
-    return abs(difference) <= NOISE * error + 1e-9
+    return bool(abs(difference) <= NOISE * error + 1e-9)
 
 
 def budget_for(accuracy, curve):
@@ -136,243 +131,51 @@ def budget_for(accuracy, curve):
     return curve[-1][0], ">"
 
 
-# --- fewer samples than were drawn ----------------------------------------------------------------
-
-
-@dataclass
-class Samples:
-    """The N independent samples of a problem."""
-
-    answers: np.ndarray  # [N], equal numbers for equal answers; -1: it has no vote
-    right: np.ndarray  # [N]
-    scores: np.ndarray  # [N], the PRM's; NaN: it has none
-
-
-def subset_accuracy(key, samples, n, rule):
-    """How often a rule is right on n of the N samples, n < N: the mean over subsets.
-
-    Exact for "best", for "tests" and for n = 1, else over SUBSETS random ones. key: the problem's
-    id, which seeds them. A problem that failed has no samples: it is wrong.
-    """
-    N = len(samples.right)
-    if N == 0:
-        return 0.0
-    if rule == "tests":  # any that passes will do
-        return 1 - math.comb(N - int(samples.right.sum()), n) / math.comb(N, n)
-    voters = samples.answers >= 0
-    if rule != "majority":
-        voters &= np.isfinite(samples.scores)
-    if n == 1 or not voters.any():
-        return float((samples.right & voters).mean())
-    if rule == "best":
-        # The r-th best of all is the best of a subset if it is in it and the r above are not.
-        ranked = np.flatnonzero(voters)
-        ranked = ranked[np.argsort(-samples.scores[ranked], kind="stable")]
-        ways = [math.comb(N - 1 - r, n - 1) for r, i in enumerate(ranked) if samples.right[i]]
-        return sum(ways) / math.comb(N, n)
-
-    rng = np.random.default_rng(lot("subset", key))
-    draw = rng.permuted(np.tile(np.arange(N), (SUBSETS, 1)), axis=1)[:, :n]  # [SUBSETS, n]
-    votes_here = voters[draw]
-    A = samples.answers.max() + 1
-    ballots = np.arange(SUBSETS)[:, None] * A + samples.answers[draw]
-    weights = np.ones(N) if rule == "majority" else samples.scores
-    votes = np.bincount(ballots[votes_here], weights[draw][votes_here], SUBSETS * A)
-    votes = votes.reshape(SUBSETS, A)
-    winner = (votes + 1e-9 * rng.random(votes.shape)).argmax(1)  # equal votes: any of them
-    right = np.zeros(A, dtype=bool)
-    right[samples.answers[samples.right & voters]] = True
-    return float((right[winner] & (votes.max(1) > 0)).mean())
-
-
 # --- result files ---------------------------------------------------------------------------------
 
 
-class BadInput(Exception):
-    """What is wrong, with which file, and what to do: one line for the user."""
-
-
-# What Python raises for JSON that is not as expected.
-ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-# What may differ between runs of one strategy; and the models, which are named wherever they do.
-POOLED = ("n", "seed", "problems", "problem", "commit", "versions", "device", "limit", "output")
-POOLED += ("overwrite", "batch_problems", "allow_pickle", "trace", "keep_tree", "run_code")
-MODELS = ("policy", "policy_4bit", "prm", "prm_4bit")
-
-
-class Run:
-    """A result file: its rows by the id of the problem."""
-
-    def __init__(self, path):
-        self.path = str(path)
-        try:
-            # A line without its newline was cut off by a kill and does not count.
-            header, *lines = Path(path).read_bytes().split(b"\n")[:-1]
-            self.header = dict(json.loads(header)["run"])
-            self.script = str(self.header["script"])
-            self.n = int(self.header["n"])
-            self.seed = int(self.header["seed"])
-            if self.n < 1:
-                raise ValueError
-        except OSError as error:
-            raise BadInput(f"{path} cannot be read ({error.strerror}): name result files") from None
-        except ODD:
-            raise BadInput(f"{path} is no result file of a search: leave it out") from None
-        self.settings = {key: value for key, value in self.header.items() if key not in POOLED}
-        # Samples that are drawn until the answer is clear depend on each other.
-        self.independent = self.script in INDEPENDENT and not self.header.get("stop_at")
-        self.rows = {}
-        for number, line in enumerate(lines, 2):
-            try:
-                key, row = read_row(json.loads(line), self)
-            except ODD as error:
-                reason = f"{type(error).__name__}: {error}"
-                raise BadInput(
-                    f"{path}, line {number} is no row of a result file ({reason}): "
-                    "solve it again, or leave the file out"
-                ) from None
-            known = self.rows.get(key)
-            if known is None or known.correct is None:  # a solved row beats a failed one
-                self.rows[key] = row
-
-        solved = [row for row in self.rows.values() if row.correct is not None]
-        if not solved:
-            raise BadInput(f"{path} has no solved problem: let its run finish")
-        self.rules = list(solved[0].correct)
-        self.own_rule = next(r for r in ("tests", "weighted", *self.rules) if r in self.rules)
-        self.failed = len(self.rows) - len(solved)
-        for row in self.rows.values():  # a failed one is wrong under each rule, at the mean cost
-            if row.correct is None:
-                row.correct = dict.fromkeys(self.rules, False)
-                row.flops = np.mean([one.flops for one in solved])
-            elif list(row.correct) != self.rules:
-                raise BadInput(f"{path} has other rules for {row.problem[0]!r}: solve it again")
-
-
-@dataclass
-class Row:
-    problem: tuple  # its text, answer and tests
-    level: object
-    correct: dict | None = None  # {rule: right or wrong}; None: it failed
-    flops: float = 0.0
-    prompt: float = 0.0  # the share of the prompt in what the policy read
-    samples: Samples | None = None  # of a script whose samples are independent
-
-
-def read_row(row, run):
-    """(id, Row). Raises ValueError and the like for what no script writes."""
-    if type(row["id"]) is not str:
-        raise ValueError("its id is no text")
-    read = Row((row["problem"], row["answer"], row.get("tests")), row.get("level"))
-    if run.independent:
-        completions = row.get("completions", [])
-        if "error" not in row and len(completions) != run.n:
-            raise ValueError(f"{len(completions)} completions, not n = {run.n}")
-        read.samples = judged(completions, row["answer"])
-    if "error" in row:
-        return row["id"], read
-    read.correct = dict(row["correct"])
-    if not read.correct or not all(type(right) is bool for right in read.correct.values()):
-        raise ValueError("it was not checked by an answer")
-    tokens = row["usage"]["policy_tokens"]
-    read.flops = float(row["usage"]["flops"])
-    if not (math.isfinite(read.flops) and read.flops > 0 and tokens > 0):
-        raise ValueError("it has no cost")
-    read.prompt = max(0.0, 1 - row["usage"]["generated_tokens"] / tokens)
-    return row["id"], read
-
-
-def judged(completions, gold):
-    """Samples. Only what is finished and states an answer has a vote."""
-    gold = None if gold is None else grading.canonical_form(gold)
-    numbers = {}
-    answers = []
-    right = []
-    scores = []
-    for one in completions:
-        form = None
-        if one["finished"] and one["answer"]:
-            form = grading.canonical_form(one["answer"])
-        answers.append(-1 if form is None else numbers.setdefault(form, len(numbers)))
-        right.append(one.get("passed", form is not None and form == gold))
-        scored = one["scores"] and None not in one["scores"]
-        scores.append(one["value"] if scored else math.nan)
-    return Samples(np.array(answers, int), np.array(right, bool), np.array(scores, float))
-
-
-def check_same_problems(runs):
-    """Raise BadInput unless all runs have the same problems with the same answers."""
-    most = max(runs, key=lambda run: len(run.rows))
-    for run in runs:
-        lacking = sorted(most.rows.keys() - run.rows.keys())
-        if lacking:
-            raise BadInput(
-                f"{run.path} lacks {len(lacking)} of the {len(most.rows)} problems of "
-                f"{most.path}, such as {lacking[0]!r}: let its run finish, or give all --limit"
-            )
-        for key, row in run.rows.items():
-            if key not in most.rows or row.problem != most.rows[key].problem:
-                raise BadInput(
-                    f"{run.path} and {most.path} differ in problem {key!r} or its answer: "
-                    "compare runs of the same problems"
-                )
-
-
 class Search:
-    """A script with its settings: the runs of all n and seeds over the same problems."""
+    """A script with its settings: one run for each n, all over the same problems.
 
-    def __init__(self, script, settings, runs, ids):
-        self.ids = ids
-        self.name = ", ".join([script, *settings])
-        self.script = script
-        self.settings = settings  # what is unusual, as text
-        self.runs = {(run.n, run.seed): run for run in runs}
-        self.seeds = sorted({run.seed for run in runs})
-        self.rules = [r for r in runs[0].rules if all(r in run.rules for run in runs)]
-        self.own = runs[0].own_rule
-        self.sizes = sorted({run.n for run in runs})  # each n that it is known at
-        # Rules that can be told from the answers and the PRM's scores alone.
-        known = {"majority", "tests", *(("best", "weighted") if runs[0].header.get("prm") else ())}
-        self.independent = runs[0].independent and known.issuperset(self.rules)
-        if self.independent:
+    Arrays are over the problems. Independent samples are known at each n up to the largest run's.
+    """
+
+    def __init__(self, runs):
+        self.runs = {run.settings["n"]: run for run in runs}
+        self.sizes = sorted(self.runs)
+        largest = self.runs[self.sizes[-1]]
+        self.script = largest.script
+        self.files = largest.files
+        self.settings = {key: value for key, value in largest.settings.items() if key != "n"}
+        self.solved = {n: verdicts(run) for n, run in self.runs.items()}
+        self.rules = list(self.solved[self.sizes[-1]])
+        self.own_rule = "tests" if "tests" in self.rules else self.rules[-1]
+        known = {"tests", *coverage.RULES}  # what a rule makes of fewer samples
+        self.sampled = largest if largest.size == 1 and known.issuperset(self.rules) else None
+        if self.sampled:
             self.sizes = list(range(1, self.sizes[-1] + 1))
 
     def strategy(self, rule):
         """Its name with that rule."""
-        named = [self.script] if rule == self.script else [self.script, rule]
-        return ", ".join(named + self.settings)
-
-    def sources(self, n):
-        """For each seed the run at n; or, of independent samples, the largest above n."""
-        found = []
-        for seed in self.seeds:
-            largest = max(size for size, s in self.runs if s == seed)
-            if (n, seed) in self.runs:
-                found.append(self.runs[n, seed])
-            elif self.independent and largest > n:
-                found.append(self.runs[largest, seed])
-        return found
+        return self.name if rule == "majority" == self.own_rule else f"{self.name}, {rule}"
 
     def accuracy(self, n, rule):
-        """[P], the mean over seeds."""
-        values = []
-        for run in self.sources(n):
-            if run.n == n:
-                values.append([run.rows[key].correct[rule] for key in self.ids])
-            else:
-                samples = [run.rows[key].samples for key in self.ids]
-                part = [subset_accuracy(*one, n, rule) for one in zip(self.ids, samples)]
-                values.append(part)
-        return np.mean(values, axis=0, dtype=float)
+        """[P]: what the runs at n solved, the mean over seeds; or random subsets of samples."""
+        if not self.sampled or n == self.sizes[-1]:
+            return self.solved[n][rule]
+        samples = list(self.sampled.samples.values())
+        if rule == "tests":  # any that passes will do
+            right = np.array([one.right_units() for one in samples])
+            return coverage.coverage_at(n, right, np.array([one.units for one in samples]))
+        solved = np.zeros(len(samples))
+        for p, one in enumerate(samples):
+            rng = np.random.default_rng((p, n))  # equal subsets for all rules
+            solved[p] = coverage.success_at(n, one, rule, rng)[0]
+        return solved
 
     def flops(self, n):
         """[P], the mean over seeds. Of fewer samples the prompt is read once all the same."""
-        values = []
-        for run in self.sources(n):
-            flops = np.array([run.rows[key].flops for key in self.ids])
-            prompt = np.array([run.rows[key].prompt for key in self.ids])
-            values.append(flops * (prompt + (1 - prompt) * n / run.n))
-        return np.mean(values, axis=0)
+        return (self.sampled or self.runs[n]).flops_at(n)
 
     def affordable(self, budget, unit):
         """The largest n that costs at most budget in the mean over problems; None if none does."""
@@ -382,165 +185,80 @@ class Search:
         return None
 
 
-def searches_of(runs):
-    """(searches, notes). Runs are of one search if they have the same script and settings. Its name
-    says which of its settings are unusual among these runs."""
-    groups = {}
-    for run in runs:
-        settings = {key: value for key, value in run.settings.items() if value is not None}
-        group = groups.setdefault(json.dumps(settings, sort_keys=True), {})
-        twin = group.setdefault((run.n, run.seed), run)
-        if twin is not run:
-            raise BadInput(f"{run.path} is the same run as {twin.path} (n, seed): leave one out")
-    groups = [list(group.values()) for group in groups.values()]
-
-    notes = []
-    unusual = [[] for _ in groups]
-    for key in sorted({key for run in runs for key in run.settings} - {"script"}):
-        values = [group[0].settings.get(key) for group in groups]
-        counts = Counter(said(value) for value in values if value is not None)
-        scripts = [group[0].script for group in groups]
-        known = {script for script, value in zip(scripts, values) if value is not None}
-        lacking = known & {script for script, value in zip(scripts, values) if value is None}
-        if len(counts) < 2 and not lacking:
-            continue
-        usual = counts.most_common(1)[0][0]
-        for script, value, settings in zip(scripts, values, unusual):
-            odd = said(value) != usual or key in MODELS or script in lacking
-            if odd and value is not None:
-                settings.append(f"{key}={said(value)}")
-        notes.append(f"runs differ in {key} ({', '.join(counts)}) and are strategies of their own")
-
-    searches = []
-    for group, settings in zip(groups, unusual):
-        script = group[0].script.removesuffix(".py")
-        searches.append(Search(script, settings, group, list(runs[0].rows)))
-    searches.sort(key=lambda one: (not one.independent, one.script != "majority", one.settings))
-    seeds = {tuple(search.seeds) for search in searches}
-    if len(seeds) > 1:
-        told = [f"{one.name} {', '.join(map(str, one.seeds))}" for one in searches]
-        notes.append(f"seeds differ: {'; '.join(told)}. Each strategy is the mean of its own")
-    for what in ("commit", "device", "versions"):
-        count = len({said(run.header.get(what)) for run in runs})
-        if count > 1:
-            notes.append(f"the runs are of {count} different values of {what}, and pooled over it")
-    return searches, notes
-
-
-def said(value):
-    """A setting in a few characters."""
-    text = value if type(value) is str else json.dumps(value, sort_keys=True)
-    if len(text) > 40 or not text.isprintable():
-        text = "#" + hashlib.sha256(text.encode()).hexdigest()[:6]
-    return text
-
-
-# --- the report -----------------------------------------------------------------------------------
-
-
-def difficulty_of(run, kind):
-    """{id: pass@1} over a run's independent samples; for "prm" their mean final score instead.
-
-    Without any a problem has -1. Raises BadInput if the run cannot tell.
-    """
-    if not run.independent:
-        raise BadInput(
-            f"the solutions in {run.path} ({run.script}) are no independent samples: "
-            f"calibrate on a file of {' or '.join(INDEPENDENT)}"
-        )
+def verdicts(run):
+    """{rule: [P]}: how often its rows say that the rule was right, the mean over seeds."""
     found = {}
-    for key, row in run.rows.items():
-        values = row.samples.right if kind == "oracle" else row.samples.scores
-        values = values[np.isfinite(values)]
-        found[key] = float(values.mean()) if len(values) else -1.0
-    if max(found.values()) < 0:
-        raise BadInput(f"{run.path} has no PRM scores: calibrate on a file of best_of_n.py")
+    path = run.files[0]
+    for p, (key, rows) in enumerate(run.rows.items()):
+        for row in rows:
+            correct = row.get("correct")
+            if type(correct) is not dict or {*map(type, correct.values())} != {bool}:
+                raise BadInput(f"{path}: {key!r} was not checked by an answer: leave it out")
+            found = found or {rule: np.zeros(len(run.rows)) for rule in correct}
+            if list(correct) != list(found):
+                raise BadInput(f"{path} has other rules for {key!r}: solve it again")
+            for rule, right in correct.items():
+                found[rule][p] += right / len(rows)
     return found
 
 
-def analyse(searches, levels, unit, price=0.0):
-    """All figures, in the shape of the JSON file.
+def searches_of(runs):
+    """(searches, notes). Runs are of one search if they differ in n alone."""
+    groups = {}
+    for run in runs:
+        settings = {key: value for key, value in run.settings.items() if key != "n"}
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
+    searches = [Search(group) for group in groups.values()]
+    for search, name in zip(searches, coverage.name_runs(searches)):
+        search.name = name
+    searches.sort(key=lambda one: (not one.sampled, one.script != "majority.py", one.name))
+    notes = []
+    for key in sorted({key for search in searches for key in search.settings} - {"script"}):
+        found = {json.dumps(search.settings.get(key)) for search in searches} - {"null"}
+        if len(found) > 1:
+            notes.append(f"runs differ in {key}, and are strategies of their own")
+    return searches, notes
 
-    levels: {id: level}. unit: of budgets, "n" or "flops". price: what it costs to know a level.
+
+# --- levels ---------------------------------------------------------------------------------------
+
+
+def levels_by_samples(run, kind, count):
+    """(levels {id: level}, {level: mean difficulty}).
+
+    Difficulty is pass@1 over the run's independent samples; for "prm" their mean final score, and
+    -1 without any. Raises BadInput if the run cannot tell.
     """
-    ids = searches[0].ids
-    half = np.array(list(halves({key: levels[key] for key in ids}).values()))
-    level = np.array([levels[key] for key in ids])
-    groups = {one: level == one for one in in_order(levels.values())}
-    report = {"levels": {key: levels[key] for key in ids}, "budgets": budgets_of(searches, unit)}
-    report["strategies"] = [one.strategy(rule) for one in searches for rule in one.rules]
-    report["own_rules"] = [one.strategy(one.own) for one in searches]
-    report["search_of"] = {one.strategy(rule): one.name for one in searches for rule in one.rules}
-    report |= {"unit": unit, "calibration": price}
-    accuracy_at = report["accuracy"] = {one: {} for one in groups}
-    choice = report["choice"] = {one: {} for one in groups}
-    alike = report["within_noise"] = {one: {} for one in groups}  # the cheapest first
-    optimal = report["compute_optimal"] = {}
-    single = report["single"] = {}
-
-    for budget in tqdm(report["budgets"], "budgets", leave=False, disable=None):
-        # 1. What each strategy can do for it.
-        names = []
-        accuracy = []
-        flops = []
-        sizes = []
-        for search in searches:
-            n = search.affordable(budget, unit)
-            for rule in search.rules if n else []:
-                names.append(search.strategy(rule))
-                sizes.append(n)
-                accuracy.append(search.accuracy(n, rule))
-                flops.append(search.flops(n))
-        budget = str(budget)  # JSON has no other keys
-        accuracy = np.array(accuracy)  # [S, P]
-        flops = np.array(flops)
-        spent = flops if unit == "flops" else np.array(sizes)[:, None] * np.ones_like(flops)
-
-        # 2. The best at each level, and those that may be as good.
-        for one, here in groups.items():
-            cells = accuracy_at[one][budget] = {}
-            for s, name in enumerate(names):
-                cost = flops[s, here].mean()
-                cells[name] = figures(accuracy[s, here]) | {"n": sizes[s], "flops": cost}
-            choice[one][budget] = names[best(accuracy, flops, here)]
-            alike[one][budget] = [names[s] for s in contenders(accuracy, flops, here)]
-
-        # 3. Chosen on one half, scored on the other.
-        chosen = two_fold(accuracy, flops, level, half)
-        everywhere = np.arange(len(ids))
-        scored = accuracy[chosen, everywhere]
-        optimal[budget] = figures(scored) | {
-            "spent": spent[chosen, everywhere].mean(),
-            "spent_with_calibration": spent[chosen, everywhere].mean() + price,
-            "flops": flops[chosen, everywhere].mean(),
-        }
-
-        # 4. Against each single strategy, problem by problem.
-        for s, name in enumerate(names):
-            difference, error = mean_and_error(scored - accuracy[s])
-            single.setdefault(name, {})[budget] = figures(accuracy[s]) | {
-                "n": sizes[s],
-                "spent": spent[s].mean(),
-                "flops": flops[s].mean(),
-                "difference": difference,  # of the compute-optimal strategy to this one
-                "difference_error": error,
-                "within_noise": bool(within_noise(difference, error)),
-            }
-
-    # 5. How many times the budget would a single strategy need to be as good?
-    for rows in single.values():
-        curve = {row["n"]: (row["spent"], row["accuracy"]) for row in rows.values()}
-        for budget, row in rows.items():
-            goal = optimal[budget]
-            needed, bound = budget_for(goal["accuracy"], sorted(curve.values()))
-            row["saved"] = {"bound": bound, "factor": needed / goal["spent"]}
-            row["saved"]["with_calibration"] = needed / goal["spent_with_calibration"]
-    return report
+    path = run.files[0]
+    if run.size != 1:
+        what = f"the solutions in {path} ({run.script}) are no independent samples"
+        raise BadInput(f"{what}: calibrate on a file of {SAMPLED}")
+    difficulty = {}
+    for key, samples in run.samples.items():
+        values = samples.correct if kind == "oracle" else samples.score
+        values = values[np.isfinite(values)]
+        difficulty[key] = float(values.mean()) if len(values) else -1.0
+    if max(difficulty.values()) < 0:
+        raise BadInput(f"{path} has no PRM scores: calibrate on a file of best_of_n.py")
+    levels = levels_by(difficulty, count)
+    means = {}
+    for one in in_order(levels.values()):
+        means[one] = np.mean([difficulty[key] for key in levels if levels[key] == one])
+    return levels, means
 
 
-def figures(values):
-    accuracy, error = mean_and_error(values)
-    return {"accuracy": accuracy, "error": error}
+def levels_of_files(runs):
+    """{id: the level that its rows have}."""
+    found = {}
+    for run in runs:
+        for row in [row for rows in run.rows.values() for row in rows]:
+            key, level = row["id"], row.get("level")
+            path, known = found.setdefault(key, (run.files[0], level))
+            if level is None:
+                raise BadInput(f"{path} has no level for {key!r}: leave out --difficulty file")
+            if level != known:
+                raise BadInput(f"{path} and {run.files[0]} differ in the level of {key!r}")
+    return {key: str(level) for key, (_, level) in found.items()}
 
 
 def in_order(levels):
@@ -549,9 +267,87 @@ def in_order(levels):
     return sorted(found, key=float) if all(one.isdecimal() for one in found) else found
 
 
+# --- the report -----------------------------------------------------------------------------------
+
+
+def analyse(searches, levels, unit, price=0.0):
+    """All figures, in the shape of the JSON file.
+
+    levels: {id: level}. unit: of budgets, "n" or "flops". price: what it costs to know a level.
+    """
+    half = np.array(list(halves(levels).values()))
+    level = np.array(list(levels.values()))
+    groups = {one: level == one for one in in_order(levels.values())}
+    everyone = np.arange(len(level))
+    search_of = {one.strategy(rule): one.name for one in searches for rule in one.rules}
+    report = {"levels": levels, "budgets": budgets_of(searches, unit), "unit": unit}
+    report |= {"calibration": price, "strategies": list(search_of), "search_of": search_of}
+    report["own_rules"] = [one.strategy(one.own_rule) for one in searches]
+    accuracy_at = report["accuracy"] = {one: {} for one in groups}
+    choice = report["choice"] = {one: {} for one in groups}
+    alike = report["within_noise"] = {one: {} for one in groups}  # the cheapest first
+    optimal = report["compute_optimal"] = {}
+    single = report["single"] = {name: {} for name in search_of}
+
+    for budget in tqdm(report["budgets"], "budgets", leave=False, disable=None):
+        # 1. What each strategy can do for it.
+        sizes = {}
+        accuracy = []
+        flops = []
+        for search in searches:
+            n = search.affordable(budget, unit)
+            for rule in search.rules if n else []:
+                sizes[search.strategy(rule)] = n
+                accuracy.append(search.accuracy(n, rule))
+                flops.append(search.flops(n))
+        names = list(sizes)
+        budget = str(budget)  # JSON has no other keys
+        accuracy = np.array(accuracy)  # [S, P]
+        flops = np.array(flops)
+        spent = flops if unit == "flops" else np.array([*sizes.values()])[:, None] + 0 * flops
+
+        # 2. The best at each level, and those that may be as good.
+        for one, here in groups.items():
+            cells = accuracy_at[one][budget] = {}
+            for s, (name, n) in enumerate(sizes.items()):
+                cells[name] = figures(accuracy[s, here], n=n, flops=flops[s, here].mean())
+            choice[one][budget] = names[best(accuracy, flops, here)]
+            alike[one][budget] = [names[s] for s in contenders(accuracy, flops, here)]
+
+        # 3. Chosen on one half, scored on the other.
+        chosen = two_fold(accuracy, flops, level, half), everyone
+        cost = spent[chosen].mean()
+        optimal[budget] = figures(accuracy[chosen], spent=cost, flops=flops[chosen].mean())
+        optimal[budget]["spent_with_calibration"] = cost + price
+
+        # 4. Against each single strategy, problem by problem.
+        for s, (name, n) in enumerate(sizes.items()):
+            row = figures(accuracy[s], n=n, spent=spent[s].mean(), flops=flops[s].mean())
+            difference, error = mean_and_error(accuracy[chosen] - accuracy[s])
+            row |= {"difference": difference, "difference_error": error}
+            single[name][budget] = row | {"within_noise": within_noise(difference, error)}
+
+    # 5. How many times the budget would a single strategy need to be as good?
+    for rows in single.values():
+        curve = sorted(
+            {row["n"]: (row["spent"], row["accuracy"]) for row in rows.values()}.values()
+        )
+        for budget, row in rows.items():
+            goal = optimal[budget]
+            needed, bound = budget_for(goal["accuracy"], curve)
+            row["saved"] = {"bound": bound, "factor": needed / goal["spent"]}
+            row["saved"]["with_calibration"] = needed / goal["spent_with_calibration"]
+    return report
+
+
+def figures(values, **more):
+    accuracy, error = mean_and_error(values)
+    return {"accuracy": accuracy, "error": error, **more}
+
+
 def budgets_of(searches, unit):
     """The n of all runs; or, for each of these n, what the dearest strategy costs there."""
-    sizes = sorted({n for search in searches for n, _ in search.runs})
+    sizes = sorted({n for search in searches for n in search.runs})
     if unit == "n":
         return sizes
     budgets = set()
@@ -563,77 +359,147 @@ def budgets_of(searches, unit):
 
 
 def compare(a, b):
-    """Two runs: by rule the paired difference a - b, and how many problems each alone solved."""
-    rules = [(a.own_rule, b.own_rule)]
-    rules += [(rule, rule) for rule in a.rules if rule in b.rules and (rule, rule) not in rules]
-    found = {"a": a.path, "b": b.path, "rules": []}
-    for name, run in (("flops_a", a), ("flops_b", b)):
-        found[name] = np.mean([row.flops for row in run.rows.values()])
-    for rule_a, rule_b in rules:
-        right_a = np.array([a.rows[key].correct[rule_a] for key in a.rows], dtype=float)
-        right_b = np.array([b.rows[key].correct[rule_b] for key in a.rows], dtype=float)
+    """Two runs: by rule the difference a - b, and how many problems each alone solved."""
+    rules = {run: verdicts(run) for run in (a, b)}
+    own = tuple(Search([run]).own_rule for run in (a, b))
+    pairs = [own, *((rule, rule) for rule in rules[a] if rule in rules[b] and own != (rule, rule))]
+    found = []
+    for rule_a, rule_b in pairs:
+        right_a, right_b = rules[a][rule_a], rules[b][rule_b]
         difference, error = mean_and_error(right_a - right_b)
-        entry = {"rule_a": rule_a, "rule_b": rule_b}
-        entry |= {"accuracy_a": right_a.mean(), "accuracy_b": right_b.mean()}
-        entry |= {"difference": difference, "difference_error": error}
-        entry |= {"won": int((right_a > right_b).sum()), "lost": int((right_a < right_b).sum())}
-        found["rules"].append(entry)
-    return found
+        entry = {"rule_a": rule_a, "accuracy_a": right_a.mean(), "won": int(sum(right_a > right_b))}
+        entry |= {
+            "rule_b": rule_b,
+            "accuracy_b": right_b.mean(),
+            "lost": int(sum(right_a < right_b)),
+        }
+        found.append(entry | {"difference": difference, "difference_error": error})
+    flops = {"flops_a": a.flops.mean(), "flops_b": b.flops.mean()}
+    return {"a": a.files[0], "b": b.files[0], **flops, "rules": found}
 
 
-def amount(cost, unit="flops"):
-    """3.6e9 as 3.6G; n as it is."""
-    if unit == "n":
-        return f"{cost:.4g}"
-    for letter in ["", "K", "M", "G", "T", "P"]:
-        if cost < 999.5:
-            return f"{cost:.3g}{letter}"
-        cost /= 1000
-    return f"{cost:.3g}E"
-
-
-def percent(figures):
-    return f"{100 * figures['accuracy']:.1f} ± {100 * figures['error']:.1f}"
+# --- the table ------------------------------------------------------------------------------------
 
 
 def table(report):
     """The report for a terminal."""
-    groups = in_order(report["levels"].values())
-    counts = Counter(report["levels"].values())
-    width = 2 + max(map(len, ["FLOPs = 1.23G, all levels", *report["strategies"]]))
     lines = comparison_lines(report["comparison"]) if "comparison" in report else []
-    if report["difficulty"]["file"]:
-        what = "pass@1" if report["difficulty"]["by"] == "oracle" else "the PRM's mean final score"
-        means = ", ".join(f"{mean:.2f}" for mean in report["difficulty"]["mean"].values())
-        lines += [f"levels by {what} in {report['difficulty']['file']}: {means}", ""]
-    for budget, title in titles(report):
-        names = [name for name in report["strategies"] if budget in report["single"][name]]
-        heads = [f"{one} ({counts[one]})" for one in groups]
-        lines += [
-            f"{title}: accuracy, % ± one standard error (* best of a level, ~ within noise of it)",
-            f"{'level (problems)':{width}}" + "".join(f"{head:<12}" for head in heads),
-        ]
-        for name in names:
-            line = f"{name:{width}}"
-            for one in groups:
-                mark = "~" if name in report["within_noise"][one][budget] else ""
-                mark = "*" if name == report["choice"][one][budget] else mark
-                line += f"{percent(report['accuracy'][one][budget][name]) + mark:<12}"
-            lines.append(line)
+    told = report["difficulty"]
+    if told["file"]:
+        what = "pass@1" if told["by"] == "oracle" else "the PRM's mean final score"
+        means = ", ".join(f"{mean:.2f}" for mean in told["mean"].values())
+        lines += [f"levels by {what} in {told['file']}: {means}", ""]
+    for budget in map(str, report["budgets"]):
+        lines += [*level_lines(report, budget), "", *single_lines(report, budget), ""]
+    lines += advice_lines(report)
+    if len(report["choice"]) > 1:
+        lines += ["", *verdict_lines(report)]
+    return "\n".join(lines)
 
-        heads = f"{'accuracy':<13}{'optimal - it':<14}{'budget to be as good':<22}"
-        optimal = percent(report["compute_optimal"][budget])
-        lines += ["", f"{f'{title}, all levels':{width}}{heads}"]
-        lines += [f"{'compute-optimal':{width}}{optimal}"]
-        for name in names:
-            row = report["single"][name][budget]
-            note = "  within noise" if row["within_noise"] else ""
-            note += f"  (n = {row['n']})" if str(row["n"]) != budget else ""
-            line = f"{name:{width}}{percent(row):<13}{signed(row):<14}{needs(row, report):<22}"
-            lines.append(line + note)
-        lines.append("")
-    lines += advice(report, width)
-    return "\n".join(line.rstrip() for line in lines)
+
+def columns(rows):
+    """Lines of cells below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join(map(str.ljust, row, widths)) for row in rows]
+    return [line.rstrip() for line in lines]
+
+
+def level_lines(report, budget):
+    """Accuracy at each level, for a budget."""
+    counts = Counter(report["levels"].values())
+    rows = [["level (problems)", *(f"{one} ({counts[one]})" for one in report["accuracy"])]]
+    for name in at(report, budget):
+        cells = []
+        for one in report["accuracy"]:
+            mark = "~" if name in report["within_noise"][one][budget] else ""
+            mark = "*" if name == report["choice"][one][budget] else mark
+            cells.append(percent(report["accuracy"][one][budget][name]) + mark)
+        rows.append([name, *cells])
+    title = f"{named(report, budget)}: accuracy, % ± one standard error"
+    return [f"{title} (* best of a level, ~ within noise of it)", *columns(rows)]
+
+
+def single_lines(report, budget):
+    """The compute-optimal strategy against each single one, for a budget."""
+    heads = ["accuracy", "optimal - it", "budget to be as good", ""]
+    rows = [[f"{named(report, budget)}, all levels", *heads]]
+    rows.append(["compute-optimal", percent(report["compute_optimal"][budget]), "", "", ""])
+    for name, row in at(report, budget).items():
+        notes = ["within noise"] if row["within_noise"] else []
+        notes += [f"(n = {row['n']})"] if str(row["n"]) != budget else []
+        rows.append([name, percent(row), signed(row), needs(row, report), "  ".join(notes)])
+    return columns(rows)
+
+
+def advice_lines(report):
+    """What to run at each level and budget."""
+    rows = []
+    for one, cells in report["accuracy"].items():
+        for budget in map(str, report["budgets"]):
+            name = report["within_noise"][one][budget][0]
+            top = report["choice"][one][budget]
+            found = cells[budget][name]
+            cost = f"{amount(found['flops'])}FLOP"
+            other = f"best: {top} {percent(cells[budget][top])}" if name != top else ""
+            rows.append([f"level {one}", named(report, budget), name, percent(found), cost, other])
+    return ["what to run: the cheapest of all that are within noise of the best", *columns(rows)]
+
+
+def verdict_lines(report):
+    """Whether a choice by level is worth it."""
+    lines = ["is a choice at each level better than one strategy for all?"]
+    for budget in map(str, report["budgets"]):
+        rows = at(report, budget)
+        top = max(rows, key=lambda name: rows[name]["accuracy"])
+        verdict = "better" if rows[top]["difference"] > 0 else "worse"
+        verdict = "within noise" if rows[top]["within_noise"] else verdict
+        against = f"{signed(rows[top])} against {top}, the best single one"
+        lines.append(f"{named(report, budget)}: {against}: {verdict}")
+        alike = [one for one, row in rows.items() if row["within_noise"] or row["difference"] < 0]
+        if alike:
+            name = min(alike, key=lambda name: (rows[name]["flops"], -rows[name]["accuracy"]))
+            cost = amount(rows[name]["flops"])
+            lines.append(f"  the cheapest that it does not beat: {name}, {cost}FLOP a problem")
+    if report["calibration"]:
+        price = amount(report["calibration"], report["unit"])
+        unit = " samples" if report["unit"] == "n" else "FLOP"
+        lines.append(f"to know the level of a problem costs {price}{unit} more (in brackets above)")
+    return lines
+
+
+def comparison_lines(found):
+    """Of two files, A and B."""
+    lines = []
+    for one in "ab":
+        lines.append(f"{one.upper()} {found[one]}, {amount(found[f'flops_{one}'])}FLOP a problem")
+    rows = [["rule", "A, %", "B, %", "A - B", "A alone, B alone right"]]
+    for row in found["rules"]:
+        rules = " - ".join(dict.fromkeys([row["rule_a"], row["rule_b"]]))
+        accuracies = [f"{100 * row[f'accuracy_{one}']:.1f}" for one in "ab"]
+        verdict = f"{row['won']}, {row['lost']}"
+        if within_noise(row["difference"], row["difference_error"]):
+            cheaper = "A" if found["flops_a"] <= found["flops_b"] else "B"
+            verdict += f": within noise, {cheaper} is cheaper"
+        rows.append([rules, *accuracies, signed(row), verdict])
+    return [*lines, *columns(rows), ""]
+
+
+def at(report, budget):
+    """{strategy: its row} of those that the budget buys."""
+    return {name: rows[budget] for name, rows in report["single"].items() if budget in rows}
+
+
+def named(report, budget):
+    unit = "n" if report["unit"] == "n" else "FLOPs"
+    return f"{unit} = {amount(float(budget), report['unit'])}"
+
+
+def percent(row):
+    return f"{100 * row['accuracy']:.1f} ± {100 * row['error']:.1f}"
+
+
+def signed(row):
+    return f"{100 * row['difference']:+.1f} ± {100 * row['difference_error']:.1f}"
 
 
 def needs(row, report):
@@ -648,78 +514,12 @@ def needs(row, report):
     return text
 
 
-def titles(report):
-    """[(budget, its name)]."""
-    unit = "n = " if report["unit"] == "n" else "FLOPs = "
-    budgets = report["budgets"]
-    return [(str(budget), unit + amount(budget, report["unit"])) for budget in budgets]
+# --- the picture ----------------------------------------------------------------------------------
 
-
-def advice(report, width):
-    """What to run at each level and budget, and whether a choice by level is worth it."""
-    lines = ["what to run: the cheapest of all that are within noise of the best"]
-    for one in in_order(report["levels"].values()):
-        for budget, title in titles(report):
-            cells = report["accuracy"][one][budget]
-            top = report["choice"][one][budget]
-            name = report["within_noise"][one][budget][0]
-            cost = f"{amount(cells[name]['flops'])}FLOP"
-            line = f"level {one:<4}{title:<15}{name:{width}}{percent(cells[name]):<13}{cost:<11}"
-            if name != top:
-                line += f"best: {top} {percent(cells[top])}"
-            lines.append(line)
-
-    if len(report["choice"]) == 1:
-        return lines
-    lines += ["", "is a choice at each level better than one strategy for all?"]
-    for budget, title in titles(report):
-        rows = {name: row[budget] for name, row in report["single"].items() if budget in row}
-        top = max(rows, key=lambda name: rows[name]["accuracy"])
-        verdict = "better" if rows[top]["difference"] > 0 else "worse"
-        verdict = "within noise" if rows[top]["within_noise"] else verdict
-        lines.append(f"{title}: {signed(rows[top])} against {top}, the best single one: {verdict}")
-        alike = [one for one, row in rows.items() if row["within_noise"] or row["difference"] < 0]
-        if alike:
-            name = min(alike, key=lambda name: (rows[name]["flops"], -rows[name]["accuracy"]))
-            cost = amount(rows[name]["flops"])
-            lines.append(f"  the cheapest that it does not beat: {name}, {cost}FLOP a problem")
-    if report["calibration"]:
-        price = amount(report["calibration"], report["unit"])
-        unit = " samples" if report["unit"] == "n" else "FLOP"
-        lines.append(f"to know the level of a problem costs {price}{unit} more (in brackets above)")
-    return lines
-
-
-def signed(row):
-    return f"{100 * row['difference']:+.1f} ± {100 * row['difference_error']:.1f}"
-
-
-def comparison_lines(found):
-    """Of two files, A and B."""
-    lines = []
-    for one in "ab":
-        lines.append(f"{one.upper()} {found[one]}, {amount(found[f'flops_{one}'])}FLOP a problem")
-    lines.append(f"{'rule':<22}{'A, %':<8}{'B, %':<8}{'A - B':<14}A alone, B alone right")
-    for row in found["rules"]:
-        rules = " - ".join(dict.fromkeys([row["rule_a"], row["rule_b"]]))
-        accuracies = f"{100 * row['accuracy_a']:<8.1f}{100 * row['accuracy_b']:<8.1f}"
-        line = f"{rules:<22}{accuracies}{signed(row):<14}{row['won']}, {row['lost']}"
-        if within_noise(row["difference"], row["difference_error"]):
-            cheaper = "A" if found["flops_a"] <= found["flops_b"] else "B"
-            line += f": within noise, {cheaper} is cheaper"
-        lines.append(line)
-    return [*lines, ""]
-
-
-# Colours that also differ for the colour-blind (Okabe and Ito 2008).
-COLOURS = {
-    "majority": "#7f7f7f",
-    "best_of_n": "#E69F00",
-    "beam": "#56B4E9",
-    "dvts": "#D55E00",
-    "rebase": "#009E73",
-}
-MORE_COLOURS = ["#CC79A7", "#0072B2", "#F0E442", "#8C564B", "#9ACD32", "#4B0082"]
+# Colours that also differ for the colour-blind (Okabe and Ito 2008), and more.
+COLOURS = {"majority": "#7f7f7f", "best_of_n": "#E69F00", "beam": "#56B4E9", "dvts": "#D55E00"}
+COLOURS |= {"rebase": "#009E73", "particle": "#CC79A7", "mcts": "#0072B2"}
+MORE = ["#8C564B", "#F0E442", "#9ACD32", "#4B0082"]
 
 
 def draw(report, file):
@@ -729,84 +529,75 @@ def draw(report, file):
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    # 1. A colour for each search.
-    shown = report["own_rules"]
     colours = {}
-    more = itertools.cycle(MORE_COLOURS)
-    for name in sorted(shown, key=len):  # what has settings in its name comes later
+    for name in report["own_rules"]:
         colour = COLOURS.get(name.split(",")[0])
-        colours[name] = next(more) if colour is None or colour in colours.values() else colour
-    groups = in_order(report["levels"].values())
+        more = MORE[len(colours) % len(MORE)]
+        colours[name] = more if colour in (None, *colours.values()) else colour
+    groups = list(report["accuracy"])
     figure = plt.figure(figsize=(max(10, 2.4 * len(groups)), 8), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.3])
-
-    # 2. At each level the bars of each budget, a star on the strategy chosen.
     panels = upper.subplots(1, len(groups), sharey=True, squeeze=False)[0]
-    width = 0.8 / len(shown)
-    for panel, one in zip(panels, groups):
-        for at, budget in enumerate(map(str, report["budgets"])):
-            cells = report["accuracy"][one][budget]
-            for place, name in enumerate(shown):
-                x = at + width * (place - (len(shown) - 1) / 2)
-                if name in cells:
-                    panel.bar(x, 100 * cells[name]["accuracy"], width, color=colours[name])
-                chosen = report["choice"][one][budget]
-                if report["search_of"][chosen] == report["search_of"][name]:
-                    star = 100 * cells[chosen]["accuracy"]
-                    panel.plot(x, star, "*k", markersize=7, markeredgewidth=0, clip_on=False)
-        labels = [amount(budget, report["unit"]) for budget in report["budgets"]]
-        panel.set_xticks(range(len(labels)), labels)
-        panel.set_title(f"level {one}", fontsize=10)
-        panel.set_ylim(0, 100)
-    panels[0].set_ylabel("right answers, %")
-
-    # 3. All levels: accuracy against what was spent.
+    for panel, level in zip(panels, groups):
+        draw_bars(panel, report, level, colours)
     axis = lower.subplots()
-    for name in shown:
-        rows = {row["n"]: row for row in report["single"][name].values()}
-        plot_curve(axis, rows.values(), "spent", color=colours[name], label=name)
-    rows = report["compute_optimal"].values()
-    plot_curve(axis, rows, "spent", color="black", linewidth=2.5, label="compute-optimal")
-    if report["calibration"]:
-        style = {"color": "black", "linestyle": ":", "label": "the same, with calibration"}
-        plot_curve(axis, rows, "spent_with_calibration", **style)
-    unit = "n" if report["unit"] == "n" else "FLOPs"
-    axis.set_xscale("log", base=2 if unit == "n" else 10)
-    if unit == "n":
-        axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    axis.set_xlabel(f"{unit} spent on a problem")
-    axis.set_ylabel("right answers, %")
-    axis.plot([], [], "*k", label="chosen, by this or another rule")
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    draw_curves(axis, report, colours)
     for each in (axis, *panels):
         each.grid(alpha=0.25, axis="y")
         each.spines[["top", "right"]].set_visible(False)
+    for each in (axis, panels[0]):
+        each.set_ylabel("right answers, %")
     figure.savefig(file, dpi=150, format="png")
+    plt.close(figure)
 
 
-def plot_curve(axis, rows, x, **style):
-    rows = sorted(rows, key=lambda row: row[x])
-    accuracy = [100 * row["accuracy"] for row in rows]
-    errors = [100 * row["error"] for row in rows]
-    style = {"marker": "o", "markersize": 5, "capsize": 2, "elinewidth": 1} | style
-    axis.errorbar([row[x] for row in rows], accuracy, errors, **style)
+def draw_bars(panel, report, level, colours):
+    """At each budget a bar for each search, a star on the strategy chosen."""
+    width = 0.8 / len(colours)
+    for at, (budget, cells) in enumerate(report["accuracy"][level].items()):
+        chosen = report["choice"][level][budget]
+        for place, (name, colour) in enumerate(colours.items()):
+            x = at + width * (place - (len(colours) - 1) / 2)
+            if name in cells:
+                panel.bar(x, 100 * cells[name]["accuracy"], width, color=colour)
+            if report["search_of"][chosen] == report["search_of"][name]:
+                star = 100 * cells[chosen]["accuracy"]
+                panel.plot(x, star, "*k", markersize=7, markeredgewidth=0, clip_on=False)
+    labels = [amount(budget, report["unit"]) for budget in report["budgets"]]
+    panel.set_xticks(range(len(labels)), labels)
+    panel.set_title(f"level {level}", fontsize=10)
+    panel.set_ylim(0, 100)
+
+
+def draw_curves(axis, report, colours):
+    """All levels: accuracy against what was spent."""
+
+    def curve(rows, x="spent", **style):
+        rows = sorted(rows.values(), key=lambda row: row[x])
+        accuracy = [100 * row["accuracy"] for row in rows]
+        errors = [100 * row["error"] for row in rows]
+        axis.errorbar([row[x] for row in rows], accuracy, errors, marker="o", capsize=2, **style)
+
+    for name, colour in colours.items():
+        curve(report["single"][name], color=colour, label=name)
+    curve(report["compute_optimal"], color="black", linewidth=2.5, label="compute-optimal")
+    if report["calibration"]:
+        style = {"color": "black", "linestyle": ":", "label": "the same, with calibration"}
+        curve(report["compute_optimal"], "spent_with_calibration", **style)
+    axis.plot([], [], "*k", label="chosen, by this or another rule")
+    axis.set_xscale("log", base=2 if report["unit"] == "n" else 10)
+    if report["unit"] == "n":
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axis.set_xlabel(f"{'n' if report['unit'] == 'n' else 'FLOPs'} spent on a problem")
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 # --- the command line -----------------------------------------------------------------------------
 
 
 def parse_args(argv, fail):
-    description, _, commands = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
-        usage="%(prog)s FILE... [flags]",
-        description=description,
-        epilog="Commands:\n\n" + commands[commands.index("    python") :],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = lambda message: fail(f"{message} (--help lists all flags)")
+    parser = coverage.parser_for(__doc__, fail)
     add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="result files over the same problems")
     help = "samples that tell difficulty, not scored; best of a seed of its own (default: the "
     add("--calibrate", metavar="FILE", help=help + "largest FILE of independent samples)")
     help = "by pass@1 (oracle), by the PRM's mean final score (prm), or the level in the file"
@@ -814,9 +605,6 @@ def parse_args(argv, fail):
     add("--levels", type=int, default=5, metavar="L", help="levels of difficulty (default: 5)")
     help = "what a budget counts: samples, or FLOPs of policy and PRM (default: n)"
     add("--budget", choices=["n", "flops"], default="n", help=help)
-    add("--json", metavar="FILE", help="write all figures")
-    add("--plot", metavar="FILE.png", help="draw levels and curves (needs matplotlib==3.11.2)")
-    add("--overwrite", action="store_true", help="replace the --json and --plot files")
     args = parser.parse_args(argv)
     if args.levels < 1:
         fail(f"--levels must be at least 1, not {args.levels}")
@@ -825,157 +613,62 @@ def parse_args(argv, fail):
     return args
 
 
-def main(argv=None):
-    from harness.terminal import fail, note, say
-
-    args = parse_args(argv, fail)
-    try:
-        check_outputs(args)
-        report = report_on(args)
-        for line in report["notes"]:
-            note(line)
-        say(table(report))
-        if args.json:
-            text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-            write(args.json, lambda file: file.write(text.encode()))
-        if args.plot:
-            write(args.plot, lambda file: draw(report, file))
-    except BadInput as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
 def report_on(args):
-    """Read the files, sort the problems into levels, analyse. Raises BadInput."""
-    # 1. Read. What calibrates is not scored.
-    paths = {os.path.realpath(path): path for path in args.files}
-    given = [*args.files, args.calibrate] if args.calibrate else args.files
-    every = {os.path.realpath(path): path for path in given}
-    bar = tqdm(every.items(), "reading", leave=False, disable=None)
-    runs = {real: Run(path) for real, path in bar}
-    check_same_problems(list(runs.values()))
-    calibration = runs[os.path.realpath(args.calibrate)] if args.calibrate else None
-    scored = [runs[real] for real in paths if runs[real] is not calibration]
+    """(report, notes): read the files, sort the problems into levels, analyse. Raises BadInput."""
+    # 1. Read. What calibrates is not scored, and is a run of its own.
+    files = coverage.read([*args.files, args.calibrate] if args.calibrate else args.files)
+    for file in files:
+        if args.calibrate and os.path.samefile(file.path, args.calibrate):
+            file.header["calibrates"] = True
+    runs, notes = coverage.pooled(files)
+    files = [file for file in files if "calibrates" not in file.header]
+    scored = [run for run in runs if "calibrates" not in run.settings]
     if not scored:
         raise BadInput(f"{args.calibrate} alone has nothing to be compared with: name more files")
-    searches, notes = searches_of(scored)
-    for run in runs.values():
-        if run.failed:
-            notes.append(f"{run.path}: {run.failed} problems failed, and count as wrong")
+    searches, differing = searches_of(scored)
+    notes += differing + coverage.pooled_over(scored)
 
     # 2. Levels, and what it costs to know them.
     kind = args.difficulty or "oracle"
-    calibration = calibration or default_calibration(scored, kind)
     told = {"by": kind, "file": None}
     price = 0.0
+    able = [run for run in runs if run not in scored] or [run for run in scored if run.size == 1]
+    if kind == "prm":
+        able = [run for run in able if run not in scored or run.settings.get("prm")]
     if kind == "file":
-        levels = own_levels(scored)
-    elif calibration:
-        difficulty = difficulty_of(calibration, kind)
-        levels = levels_by(difficulty, args.levels)
-        told = {"by": kind, "file": calibration.path, "mean": means_of(difficulty, levels)}
-        notes += doubts(calibration, scored)
-        flops = np.mean([row.flops for row in calibration.rows.values()])
-        price = float(calibration.n if args.budget == "n" else flops)
-    elif args.difficulty is None and len(scored) == 2:
-        levels = dict.fromkeys(searches[0].ids, "all")
+        levels = levels_of_files(scored)
+    elif able:
+        run = max(able, key=lambda run: run.settings["n"])
+        levels, means = levels_by_samples(run, kind, args.levels)
+        told |= {"file": run.files[0], "mean": means}
+        price = run.settings["n"] if args.budget == "n" else run.flops.mean()
+        price = float(price * len(run.seeds))
+        if {*run.seeds} & {seed for other in scored for seed in other.seeds}:
+            what = f"levels are from {run.files[0]}, of a seed that is scored too"
+            notes.append(f"{what}: the same luck is in both, so --calibrate on a seed of its own")
+        if any(other.settings.get("policy") != run.settings.get("policy") for other in scored):
+            notes.append(f"the levels are those of policy {run.settings.get('policy')}")
+    elif args.difficulty is None and len(files) == 2:
+        levels = dict.fromkeys(scored[0].rows, "all")
     else:
-        raise BadInput(f"no file tells difficulty: --calibrate FILE of {' or '.join(INDEPENDENT)}")
+        raise BadInput(f"no file tells difficulty: --calibrate FILE of {SAMPLED}")
     if min(Counter(levels.values()).values()) < 2:
-        raise BadInput(
-            f"a level has only one of the {len(levels)} problems, and cannot be halved: "
-            "give fewer --levels or more problems"
-        )
+        what = f"a level has only one of the {len(levels)} problems, and cannot be halved"
+        raise BadInput(f"{what}: give fewer --levels or more problems")
 
     # 3. Analyse.
-    report = analyse(searches, levels, args.budget, price)
-    if len(scored) == 2:
-        report["comparison"] = compare(*scored)
-    files = []
-    for run in scored:
-        commit = run.header.get("commit")
-        files.append({"file": run.path, "n": run.n, "seed": run.seed, "commit": commit})
-    return report | {"difficulty": told, "files": files, "notes": notes}
+    report = analyse(searches, levels, args.budget, price) | {"difficulty": told}
+    if len(files) == 2:
+        report["comparison"] = compare(*(coverage.pooled([file])[0][0] for file in files))
+    keys = ("n", "seed", "commit")
+    report["files"] = [{"file": f.path} | {key: f.header.get(key) for key in keys} for f in files]
+    return report | {"notes": notes}, notes
 
 
-def default_calibration(runs, kind):
-    """The run with the most independent samples, for "prm" scored ones; None without any."""
-    able = [run for run in runs if run.independent and kind != "file"]
-    if kind == "prm":
-        able = [run for run in able if run.settings.get("prm")]
-    return max(able, key=lambda run: run.n, default=None)
+def main(argv=None):
+    from harness.terminal import fail
 
-
-def means_of(difficulty, levels):
-    means = {}
-    for one in in_order(levels.values()):
-        values = [value for key, value in difficulty.items() if levels[key] == one]
-        means[one] = sum(values) / len(values)
-    return means
-
-
-def doubts(calibration, scored):
-    """What is to be said of levels that come from this run."""
-    notes = []
-    if calibration.seed in {run.seed for run in scored}:
-        notes.append(
-            f"levels are from {calibration.path}, whose seed {calibration.seed} is scored too: "
-            "the same luck is in both, so --calibrate on a seed of its own"
-        )
-    policy = calibration.settings.get("policy")
-    if any(run.settings.get("policy") != policy for run in scored):
-        notes.append(f"the levels are those of policy {policy}")
-    return notes
-
-
-def own_levels(runs):
-    """{id: the level that its row has}."""
-    levels = {key: row.level for key, row in runs[0].rows.items()}
-    for run in runs:
-        for key, row in run.rows.items():
-            if row.level is None:
-                raise BadInput(f"{run.path} has no level for {key!r}: leave out --difficulty file")
-            if row.level != levels[key]:
-                raise BadInput(f"{run.path} and {runs[0].path} differ in the level of {key!r}")
-    return {key: str(level) for key, level in levels.items()}
-
-
-def check_outputs(args):
-    """Raise BadInput, before any work, for what could not be written in the end."""
-    files = [os.path.realpath(path) for path in [*args.files, args.calibrate or ""]]
-    for flag in ("json", "plot"):
-        name = getattr(args, flag)
-        if name is None:
-            continue
-        if os.path.realpath(name) in files:
-            raise BadInput(f"--{flag} {name} is named twice: give it a name of its own")
-        files.append(os.path.realpath(name))
-        if not os.path.isdir(os.path.dirname(name) or "."):
-            raise BadInput(f"--{flag} {name}: there is no such folder: make it first")
-        if os.path.lexists(name) and not os.path.isfile(name):
-            raise BadInput(f"--{flag} {name} is no plain file: name another")
-        if os.path.exists(name) and not args.overwrite:
-            raise BadInput(f"--{flag} {name} is there already: name another, or add --overwrite")
-    if args.plot and not args.plot.endswith(".png"):
-        raise BadInput(f"--plot {args.plot} is a PNG picture: give it a name that ends in .png")
-    if args.plot and find_spec("matplotlib") is None:
-        raise BadInput("--plot needs matplotlib: pip install matplotlib==3.11.2")
-
-
-def write(name, fill):
-    """Write beside, then rename: who looks sees the old file or the whole new one."""
-    part = f"{os.path.realpath(name)}.{os.getpid()}.part"
-    try:
-        with open(part, "xb") as file:
-            fill(file)
-        os.replace(part, name)
-    except OSError as error:
-        raise BadInput(f"{name} cannot be written ({error.strerror}): name another") from None
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
+    return coverage.command(parse_args(argv, fail), report_on, table, draw)
 
 
 if __name__ == "__main__":

@@ -229,7 +229,6 @@ def forecast(right, units, ks, measured):
 # --- result files ---------------------------------------------------------------------------------
 
 
-# Copied from compute_optimal.py
 class BadInput(Exception):
     """What is wrong, with which file, and what to do: one line for the user."""
 
@@ -239,6 +238,7 @@ ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError, Arith
 # What may differ between files that are pooled.
 POOLED = ("seed", "problems", "problem", "commit", "versions", "device", "limit", "output")
 POOLED += ("overwrite", "batch_problems", "allow_pickle", "trace", "keep_tree", "run_code")
+MODELS = ("policy", "policy_4bit", "prm", "prm_4bit")  # are named wherever they differ
 RULES = ("majority", "best", "weighted", *grading.WEIGHTS)  # "tests" finds all that is covered
 
 
@@ -264,26 +264,27 @@ class Run:
     def __init__(self, settings, files):
         self.settings = settings  # all of the header that must be equal to be pooled
         self.files = [file.path for file in files]
+        self.headers = [file.header for file in files]
+        self.seeds = [header.get("seed") for header in self.headers]
         self.script = settings["script"]
         self.units = files[0].units
         self.size = settings["n"] / self.units  # samples in a unit
         self.rules = [rule for rule in files[0].rows[0]["predictions"] if rule in RULES]
-        rows = {}
+        self.rows = {}  # {id: rows}
+        judged = {}
         for file in files:
             for row in file.rows:
-                rows.setdefault(row["id"], []).append((file, row))
-        self.samples = {}  # {id: Samples}
-        self.level = {}
+                self.rows.setdefault(row["id"], []).append(row)
+                judged.setdefault(row["id"], []).append(file.judged(row))
+        self.rows = dict(sorted(self.rows.items()))
+        self.samples = {key: pool(judged[key], self.units) for key in self.rows}
+        self.level = {key: rows[0].get("level") for key, rows in self.rows.items()}
         flops = []
-        prompt = []  # its share in all that was read: by the policy once, by the PRM each time
-        for key, found in rows.items():
-            self.samples[key] = pool([file.judged(row) for file, row in found], self.units)
-            self.level[key] = found[0][1].get("level")
-            usage = [row["usage"] for _, row in found]
+        prompt = []
+        for rows in self.rows.values():
+            usage = [row["usage"] for row in rows]
             flops.append(np.mean([one["flops"] for one in usage]))
-            once = sum(one["policy_tokens"] - one["generated_tokens"] for one in usage)
-            read = sum(one["policy_tokens"] + one["prm_tokens"] for one in usage)
-            prompt.append(max(0.0, once / read))
+            prompt.append(prompt_share(usage))
         self.flops = np.array(flops)  # [P], of n samples
         self.prompt = np.array(prompt)
 
@@ -294,6 +295,16 @@ class Run:
     def flops_at(self, k):
         """[P]: a problem's prompt once, then k samples, by the counts of the files."""
         return self.flops * (self.prompt + (1 - self.prompt) * k / self.settings["n"])
+
+
+def prompt_share(usage):
+    """The share of a problem's prompt, which the policy reads once, in all that was read.
+
+    usage: that of one or more rows.
+    """
+    once = sum(one["policy_tokens"] - one["generated_tokens"] for one in usage)
+    read = sum(one["policy_tokens"] + one["prm_tokens"] for one in usage)
+    return max(0.0, once / read)
 
 
 def asked(row):
@@ -321,6 +332,7 @@ class File:
                 row = json.loads(line)
                 if type(row["id"]) is not str:
                     raise ValueError("its id is no text")
+                asked(row)
                 if "error" not in row:
                     self.check(row)
                 if "error" not in row or row["id"] not in rows:
@@ -332,7 +344,7 @@ class File:
                     "solve it again, or leave the file out"
                 ) from None
         self.rows = [row for row in rows.values() if "error" not in row]
-        self.failed = len(rows) - len(self.rows)
+        self.failed = [row for row in rows.values() if "error" in row]
         if not self.rows:
             raise BadInput(f"{path} has no solved problem: let its run finish")
         for row in self.rows:
@@ -348,7 +360,6 @@ class File:
         completions = len(row["completions"])
         if self.units > 1 and not self.has_subtrees and completions != self.units:
             raise ValueError(f"{completions} completions, not n = {self.units}")
-        asked(row)
         row["predictions"].keys()
         self.judged(row)
 
@@ -404,11 +415,21 @@ def pool(parts, units):
 
 
 def pooled(files):
-    """(runs, notes). What is not equal in more than the seed is another run."""
+    """(runs, notes). What is not equal in more than the seed is another run.
+
+    A problem that failed in one file is left out of all.
+    """
     groups = {}
     notes = []
     known = {}
+    failed = {row["id"]: file.path for file in files for row in file.failed}
+    if failed:
+        key, path = max(failed.items())
+        notes.append(f"problems that failed are left out: {len(failed)}, such as {key!r} of {path}")
     for file in files:
+        file.rows = [row for row in file.rows if row["id"] not in failed]
+        if not file.rows:
+            raise BadInput(f"{file.path} has no problem that is solved in all files: run it again")
         for row in file.rows:
             path, same = known.setdefault(row["id"], (file.path, asked(row)))
             if asked(row) != same:
@@ -419,17 +440,14 @@ def pooled(files):
             if other.header.get("seed") == file.header.get("seed"):
                 raise BadInput(f"{file.path} has the seed of {other.path}: leave one of them out")
         group.append(file)
-        if file.failed:
-            notes.append(f"{file.path}: failed problems, which are left out: {file.failed}")
     runs = [Run(settings, group) for settings, group in groups.values()]
     for run in runs:
         most = max(one.units for one in run.samples.values())
-        if run.largest() < most and run.units > 1:
-            few = min(run.samples, key=lambda key: run.samples[key].units)
-            notes.append(
-                f"problem {few!r} of {run.files[0]} has fewer samples than others: "
-                f"k ends at {run.size * run.largest():g}"
-            )
+        few = min(run.samples, key=lambda key: run.samples[key].units)
+        if run.samples[few].units < most:
+            note = f"problem {few!r} of {run.files[0]} has fewer samples than others"
+            ends = f": k ends at {run.size * run.largest():g}" if run.units > 1 else ""
+            notes.append(note + ends)
     ids = set(runs[0].samples)
     for run in runs[1:]:
         differing = ids ^ set(run.samples)
@@ -439,6 +457,23 @@ def pooled(files):
                 f"{min(differing)!r}: compare runs of the same problems"
             )
     return runs, notes
+
+
+def pooled_over(runs):
+    """What else differs, within runs and between them, as notes."""
+    seeds = {}
+    for run in runs:
+        seeds.setdefault(", ".join(map(str, run.seeds)), []).append(run.files[0])
+    notes = []
+    if len(seeds) > 1:
+        told = [f"{some} of {paths[0]} and {len(paths) - 1} more" for some, paths in seeds.items()]
+        told = "; ".join(told).replace(" and 0 more", "")
+        notes.append(f"seeds differ: {told}. Each run is the mean of its own")
+    for what in ("commit", "device", "versions"):
+        count = len({json.dumps(header.get(what)) for run in runs for header in run.headers})
+        if count > 1:
+            notes.append(f"the files are of {count} different values of {what}, and pooled over it")
+    return notes
 
 
 # --- the report -----------------------------------------------------------------------------------
@@ -532,25 +567,34 @@ def crossing(a, b, key):
 
 
 def name_runs(runs):
-    """Scripts, with the settings in which runs of one script differ."""
-    names = []
-    for run in runs:
-        rivals = [other for other in runs if other.script == run.script and other is not run]
-        name = run.script.removesuffix(".py")
-        for key, value in sorted(run.settings.items()):
-            if any(other.settings.get(key) != value for other in rivals):
-                text = " ".join(str(value).split())
-                name += f", {key}={text if len(text) <= 40 else text[:37] + '...'}"
-        names.append(name)
-    if len(set(names)) < len(names):
-        names = [f"{name}, {run.files[0]}" for name, run in zip(names, runs)]
-    return names
+    """Scripts, with the settings in which runs of one script differ, and models that differ.
+
+    What only some of them have, as files of an older version lack it, is named if nothing else
+    tells them apart.
+    """
+    for lacking in (False, True):
+        names = [name_of(run, runs, lacking) for run in runs]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name}, {run.files[0]}" for name, run in zip(names, runs)]
+
+
+def name_of(run, runs, lacking):
+    name = run.script.removesuffix(".py")
+    for key, value in sorted(run.settings.items()):
+        rivals = [other for other in runs if other.script == run.script]
+        if key in MODELS:
+            rivals = [other for other in runs if other.settings.get(key) is not None]
+        values = [other.settings.get(key) for other in rivals if lacking or key in other.settings]
+        if value is not None and any(other != value for other in values):
+            text = " ".join(str(value).split())
+            name += f", {key}={text if len(text) <= 40 else text[:37] + '...'}"
+    return name
 
 
 # --- output ---------------------------------------------------------------------------------------
 
 
-# Copied from compute_optimal.py
 def amount(cost, unit="flops"):
     """3.6e9 as 3.6G; n as it is."""
     if unit == "n":
@@ -726,8 +770,12 @@ def draw(reports, file):
 # --- the command line -----------------------------------------------------------------------------
 
 
-def parse_args(argv, fail):
-    description, _, commands = __doc__.partition("\n")
+def parser_for(doc, fail):
+    """An argparse parser with what scripts that read result files have in common.
+
+    doc: such a script's docstring. fail: what to do with what is wrong, said in one line.
+    """
+    description, _, commands = doc.partition("\n")
     parser = argparse.ArgumentParser(
         usage="%(prog)s FILE... [flags]",
         description=description,
@@ -738,40 +786,65 @@ def parse_args(argv, fail):
     parser.error = lambda message: fail(f"{message} (--help lists all flags)")
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="result files; those of other seeds are pooled")
-    help = "how many samples to look at (default: powers of two)"
-    add("--k", type=int, nargs="+", metavar="K", help=help)
     add("--json", metavar="FILE", help="write all figures")
-    add("--plot", metavar="FILE.png", help="draw the curves (needs matplotlib==3.11.2)")
+    add("--plot", metavar="FILE.png", help="draw them (needs matplotlib==3.11.2)")
     add("--overwrite", action="store_true", help="replace the --json and --plot files")
+    return parser
+
+
+def parse_args(argv, fail):
+    parser = parser_for(__doc__, fail)
+    help = "how many samples to look at (default: powers of two)"
+    parser.add_argument("--k", type=int, nargs="+", metavar="K", help=help)
     return parser.parse_args(argv)
 
 
 def main(argv=None):
+    from harness.terminal import fail
+
+    return command(parse_args(argv, fail), reports_on, table, draw)
+
+
+def command(args, report_on, table, draw):
+    """Read result files and tell of them. Returns the exit code.
+
+    report_on(args): (report, notes). table(report): its text. draw(report, file): its picture.
+    """
     from harness.terminal import fail, note, say
 
-    args = parse_args(argv, fail)
     try:
         check_outputs(args)
-        paths = {os.path.realpath(path): path for path in args.files}
-        files = [File(path) for path in tqdm(paths.values(), "reading", leave=False, disable=None)]
-        runs, notes = pooled(files)
+        report, notes = report_on(args)
         for line in notes:
             note(line)
-        reports = []
-        for run, name in zip(runs, name_runs(runs)):
-            bar = partial(tqdm, desc=name, leave=False, disable=None)
-            reports.append({"name": name} | report_on(run, units_to_show(run, args.k), bar))
-        say(table(reports))
+        say(table(report))
         if args.json:
-            text = json.dumps(reports, indent=1, allow_nan=False) + "\n"
+            text = json.dumps(report, indent=1, allow_nan=False) + "\n"
             write(args.json, lambda file: file.write(text.encode()))
         if args.plot:
-            write(args.plot, lambda file: draw(reports, file))
+            write(args.plot, lambda file: draw(report, file))
     except BadInput as error:
         fail(str(error))
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def reports_on(args):
+    """(a report of each run, notes). Raises BadInput."""
+    runs, notes = pooled(read(args.files))
+    notes += pooled_over(runs)
+    reports = []
+    for run, name in zip(runs, name_runs(runs)):
+        bar = partial(tqdm, desc=name, leave=False, disable=None)
+        reports.append({"name": name} | report_on(run, units_to_show(run, args.k), bar))
+    return reports, notes
+
+
+def read(paths):
+    """A File for each path. One that is named twice is read once."""
+    paths = {os.path.realpath(path): path for path in paths}
+    return [File(path) for path in tqdm(paths.values(), "reading", leave=False, disable=None)]
 
 
 def units_to_show(run, wanted):
@@ -797,10 +870,10 @@ def powers(largest):
     return sorted({*(2**i for i in range(largest.bit_length())), largest})
 
 
-# Copied from compute_optimal.py, but for calibration
 def check_outputs(args):
     """Raise BadInput, before any work, for what could not be written in the end."""
-    files = [os.path.realpath(path) for path in args.files]
+    inputs = [*args.files, getattr(args, "calibrate", None) or ""]
+    files = [os.path.realpath(path) for path in inputs]
     for flag in ("json", "plot"):
         name = getattr(args, flag)
         if name is None:
@@ -820,7 +893,6 @@ def check_outputs(args):
         raise BadInput("--plot needs matplotlib: pip install matplotlib==3.11.2")
 
 
-# Copied from compute_optimal.py
 def write(name, fill):
     """Write beside, then rename: who looks sees the old file or the whole new one."""
     part = f"{os.path.realpath(name)}.{os.getpid()}.part"

@@ -20,17 +20,13 @@ import sys
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import torch
-from bench_curves import (
-    ROOT,
-    auc,
-    by_problem,
-    difference,
-    step_scores,
-)  # which also makes common/ and tiny/ importable
+from bench_curves import ROOT, auc, step_scores  # which also makes common/ and tiny/ importable
 from bench_search import command_and_commit
 
 from common import grading
+from compute_optimal import mean_and_error
 
 PRECISIONS = {"full": False, "4-bit": True}
 SCRIPTS = ["best_of_n", "dvts"]
@@ -107,6 +103,12 @@ def read(file, limit) -> list[dict]:
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def solved(rows_of_seeds, rule):
+    """[P], by id: how often the rule was right, the mean over seeds."""
+    in_order = [sorted(rows, key=lambda row: row["id"]) for rows in rows_of_seeds]
+    return np.mean([[row["correct"][rule] for row in rows] for rows in in_order], axis=0)
 
 
 def spearman(a, b) -> float:
@@ -189,7 +191,7 @@ def write_report(results, args) -> str:
     ]
     if args.problems == "tiny/problems.jsonl":
         lines.append(
-            f"| AUC, right steps against wrong ones | {auc(*step_scores(full)):.4f} | {auc(*step_scores(quantized)):.4f} |"
+            f"| AUC, right steps against wrong ones | {auc(*step_scores(itertools.chain(*full))):.4f} | {auc(*step_scores(itertools.chain(*quantized))):.4f} |"
         )
     lines += [
         f"| AUC, right solutions against wrong ones | {auc(*solution_scores(full)):.4f} | {auc(*solution_scores(quantized)):.4f} |",
@@ -202,15 +204,14 @@ def write_report(results, args) -> str:
         "| | policy | PRM | best, % | weighted, % | against both in full | seconds a problem | peak memory, GiB |",
         "|---|---|---|---:|---:|---:|---:|---:|",
     ]
-    right = lambda rule: lambda row: row["correct"][rule]
     for script, policy, prm in itertools.product(SCRIPTS, PRECISIONS, PRECISIONS):
         rows = of(script, policy, prm)
         cells = [
             f"{100 * a:.1f} ± {100 * e:.1f}"
-            for a, e in (by_problem(rows, right(rule)) for rule in ("best", "weighted"))
+            for a, e in (mean_and_error(solved(rows, rule)) for rule in ("best", "weighted"))
         ]
-        change, error = difference(
-            rows, right("weighted"), of(script, "full", "full"), right("weighted")
+        change, error = mean_and_error(
+            solved(rows, "weighted") - solved(of(script, "full", "full"), "weighted")
         )
         texts = [
             path((script, policy, prm, seed), args).with_suffix(".txt").read_text()

@@ -1,438 +1,471 @@
-"""All five strategies on the bundled pair: accuracy against n and against FLOPs, and how good the pair is.
+"""All searches and votes on the bundled pair: accuracy against n, against FLOPs, at equal FLOPs.
 
-    pip install matplotlib==3.11.2        # for the picture only
-    python tests/bench_curves.py          # about an hour on 2 CPU cores; give the command again and it goes on
+    pip install matplotlib==3.11.2             # for the pictures
+    python tests/bench_curves.py               # hours on one CPU core; give it again and it goes on
+    python tests/bench_curves.py --again 5     # do runs of older commits still come out the same?
+    python tests/bench_curves.py --report-only
 
-Runs the scripts themselves (n = 4, 16, 64; seeds 0, 1, 2; the first 200 problems), each into a file of its own in
-runs/curves, and writes results/curves.md, results/curves.png and for each script results/curves-SCRIPT.png. For majority voting and
-best-of-N the accuracy at a smaller n is the mean over random subsets of the samples at the largest; they run at every n, for one
-seed, to measure what it costs. Both draw the same samples from the same seed (which is checked on the first).
+Runs the scripts themselves (n = 4, 16, 64; seeds 0, 1, 2; the first 200 problems), each into a file
+of its own in runs/curves, and writes results/curves.md and its pictures from those that are whole.
+--again solves the first problems of each run anew and holds the new solutions against the old.
 
-Error bars and +- are one standard error over problems (of a problem's mean over seeds), which is what another set of
-200 problems would change; differences between strategies on these same problems are surer than the bars suggest.
+Files are read by coverage.py and compute_optimal.py, and so are their statistics: accuracy is the
+mean over seeds of a problem, then over problems. Of majority voting and best-of-N subsets of the
+largest runs stand for a smaller n. Both draw the same samples (which is checked), so that the vote
+is over those of best-of-N, of all seeds. Costs are measured at each n, in a run of that n.
+
+"At equal FLOPs" a search at n is compared with another at the FLOPs that it took: between two of
+its n the other is taken to be linear in log FLOPs, problem by problem.
 """
 
 import argparse
 import hashlib
-import json
 import math
 import os
-import random
 import subprocess
 import sys
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common import grading
-from tiny import task
+import coverage
+from compute_optimal import COLOURS, MORE, Search, mean_and_error, within_noise
 
-TREES = ["beam", "dvts", "rebase"]
-SUBSETS = 20  # random subsets of the samples of one problem and seed
+RUNS = ROOT / "runs/curves"
+RESULTS = ROOT / "results"
+NAMES = {
+    "majority": "majority vote",
+    "certainty": "vote by certainty",
+    "confidence": "vote by confidence",
+    "best_of_n": "best-of-N",
+    "beam": "beam search",
+    "dvts": "DVTS",
+    "rebase": "REBASE",
+    "particle": "particle filtering",
+    "mcts": "MCTS",
+}
+VOTES = ["certainty", "confidence"]  # majority.py --weights
+TREES = list(NAMES)[4:]
+# And runs that are no curve: greedy decoding, and samples that tell how hard a problem is.
+SCRIPTS = {name: name for name in NAMES} | dict.fromkeys([*VOTES, "greedy"], "majority")
+SCRIPTS["calibrate"] = "best_of_n"
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--n", type=int, nargs="+", default=[4, 16, 64])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--limit", type=int, default=200, help="problems (default: 200)")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=os.cpu_count(),
-        help="scripts at a time, one thread each (default: cores)",
-    )
-    parser.add_argument(
-        "--report-only", action="store_true", help="run nothing, report on what is there"
-    )
+    add = parser.add_argument
+    add("--n", type=int, nargs="+", default=[4, 16, 64])
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--limit", type=int, default=200, help="problems (default: 200)")
+    add("--jobs", type=int, default=1, help="scripts at a time, one thread each (default: 1)")
+    add("--again", type=int, metavar="K", help="solve the first K problems of each run anew")
+    add("--report-only", action="store_true", help="run nothing, report on what is there")
     args = parser.parse_args()
-
-    top = max(args.n)
-    jobs = [("best_of_n", top, seed) for seed in args.seeds]
-    jobs += [
-        (script, n, seed)
-        for n in sorted(args.n)
-        for script in ("dvts", "beam", "rebase")
-        for seed in args.seeds
-    ]
-    jobs += [
-        (script, n, args.seeds[0])
-        for n in sorted(args.n)
-        for script in ("majority", "best_of_n")
-        if (script, n) != ("best_of_n", top)
-    ]
-    jobs += [("greedy", 1, 0)]
+    jobs = jobs_of(args)
     if not args.report_only:
-        # The comparison that matters most first, then seed by seed, so that a run that is broken off can be reported on.
-        jobs.sort(
-            key=lambda job: (
-                job[0] not in ("best_of_n", "dvts") or min(args.n) < job[1] < top,
-                job[2],
-                job[0] in TREES,
-            )
-        )
-        with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(lambda job: run(*job, args.limit), jobs))
-    results = {job: read(*job, args.limit) for job in jobs if path(*job).exists()}
-    results = {
-        job: rows for job, rows in results.items() if len(rows) == args.limit
-    }  # whole runs only
-    report(results, args)
+        limit = args.again or args.limit
+        with ThreadPoolExecutor(args.jobs) as workers:
+            list(workers.map(lambda job: run(*job, limit, bool(args.again)), jobs))
+    files = {job: whole(*job, args.limit) for job in jobs}
+    page(Results({job: file for job, file in files.items() if file}, args))
 
 
-def path(script, n, seed) -> Path:
-    return ROOT / f"runs/curves/{script}-n{n}-seed{seed}.jsonl"
+def jobs_of(args):
+    """[(name, n, seed)]. Samples are drawn at the largest n; at others they tell the cost."""
+    top, first = max(args.n), args.seeds[0]
+    jobs = [("greedy", 1, first), ("calibrate", top, max(args.seeds) + 1)]
+    jobs += [(name, top, first) for name in VOTES]
+    for n in sorted(args.n):
+        jobs.append(("majority", n, first))
+        jobs += [("best_of_n", n, seed) for seed in (args.seeds if n == top else [first])]
+        jobs += [(name, n, seed) for name in TREES for seed in args.seeds]
+    return jobs
 
 
-def run(script, n, seed, limit):
-    flags = (
-        ["--temperature", "0"] if script == "greedy" else ["--batch-problems", "1"]
-    )  # the padding of others is no cost of a method
-    command = [
-        sys.executable,
-        "majority.py" if script == "greedy" else f"{script}.py",
-        "--n",
-        str(n),
-        "--seed",
-        str(seed),
-        "--limit",
-        str(limit),
-        "--output",
-        str(path(script, n, seed).relative_to(ROOT)),
-        *flags,
-    ]
+def file_of(name, n, seed, again=False):
+    return RUNS / ("again" if again else "") / f"{name}-n{n}-seed{seed}.jsonl"
+
+
+def run(name, n, seed, limit, again):
+    file = file_of(name, n, seed, again)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    flags = {"--policy": "tiny/policy", "--prm": "tiny/prm", "--problems": "tiny/problems.jsonl"}
+    flags |= {"--n": n, "--seed": seed, "--limit": limit, "--output": file}
+    flags["--batch-problems"] = 1  # the padding of others is no cost of a method
+    if SCRIPTS[name] == "majority":
+        del flags["--prm"]
+    if name == "greedy":
+        flags["--temperature"] = 0
+    if name in VOTES:
+        flags["--weights"] = name
+    words = [str(word) for flag in flags.items() for word in flag]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, f"{SCRIPTS[name]}.py", *words]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    print(f"{' '.join(command[1:])}: {'done' if done.returncode == 0 else done.stderr}", flush=True)
+    print(f"{file.name}: {done.stderr if done.returncode else 'done'}", flush=True)
 
 
-def read(script, n, seed, limit) -> list[dict]:
-    lines = path(script, n, seed).read_text().splitlines()
-    return [json.loads(line) for line in lines[1 : limit + 1]]
+def whole(name, n, seed, limit):
+    """A run's File with its first problems; None if it has fewer."""
+    path = file_of(name, n, seed)
+    if not path.exists() or path.read_bytes().count(b"\n") <= limit:
+        return None
+    file = coverage.File(path)
+    file.rows = file.rows[:limit]
+    return file
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
-def problem_means(rows_of_seeds, value) -> dict[str, float]:
-    """Problem id -> mean of value(row) over seeds."""
-    values = defaultdict(list)
-    for rows in rows_of_seeds:
-        for row in rows:
-            values[row["id"]].append(value(row))
-    return {key: mean(of_seeds) for key, of_seeds in values.items()}
+class Results:
+    """What the runs say. Arrays are over the problems."""
+
+    def __init__(self, files, args):
+        self.args = args
+        self.files = files
+        self.sizes = sorted(args.n)
+        self.searches = {}
+        for name in (*NAMES, "greedy"):
+            runs = []
+            for n in (1, *self.sizes):
+                same = [file for (other, m, _), file in files.items() if (other, m) == (name, n)]
+                if same:
+                    runs.append(coverage.Run(same[0].header, same))
+            if runs:
+                self.searches[name] = Search(runs)
+        self.curves = [name for name in NAMES if name in self.searches]
+        sampled = self.searches["best_of_n"].sampled
+        self.problems = len(sampled.rows)
+        self.levels = np.array([str(one) for one in sampled.level.values()])
+        for key, rows in self.searches["majority"].sampled.rows.items():
+            texts = [[one["text"] for one in row["completions"]] for row in sampled.rows[key]]
+            assert [one["text"] for one in rows[0]["completions"]] in texts, "not the same samples"
+
+    def own(self, name):
+        return self.searches[name].own_rule
+
+    def known(self, name):
+        """Each n at which its accuracy is known."""
+        return [n for n in self.sizes if name in self.searches and n in self.searches[name].sizes]
+
+    def measured(self, name):
+        """Each n at which it was run, and its cost is known."""
+        return [n for n in self.known(name) if n in self.searches[name].runs]
+
+    def cost(self, name, n):
+        """FLOPs a problem, as measured at n."""
+        return self.searches[name].runs[n].flops.mean()
+
+    def usage(self, name, n, key):
+        rows = [row for rows in self.searches[name].runs[n].rows.values() for row in rows]
+        return np.mean([row.get(key, row["usage"].get(key)) for row in rows])
+
+    def solved(self, name, n, rule=None):
+        rule = rule or self.own(name)
+        if (name, rule) == ("majority", "majority"):
+            name = "best_of_n"
+        return self.searches[name].accuracy(n, rule)
+
+    def at_flops(self, name, flops, rule=None):
+        """([P], is it between the costs measured?): what a search solves for so many FLOPs."""
+        sizes = self.measured(name)
+        costs = [self.cost(name, n) for n in sizes]
+        place = np.interp(math.log(flops), np.log(costs), range(len(costs)))
+        left = min(int(place), len(costs) - 2)
+        low, high = (self.solved(name, n, rule) for n in sizes[left : left + 2])
+        inside = costs[0] <= flops <= costs[-1]
+        return low + (place - left) * (high - low), inside
 
 
-def mean_and_error(values: list[float]) -> tuple[float, float]:
-    return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
-def by_problem(rows_of_seeds, value) -> tuple[float, float]:
-    """Mean of value(row) and its standard error over problems, seeds averaged first."""
-    return mean_and_error(list(problem_means(rows_of_seeds, value).values()))
-
-
-def difference(rows_a, value_a, rows_b, value_b) -> tuple[float, float]:
-    """Mean of value_a - value_b, paired by problem, and its standard error."""
-    a, b = problem_means(rows_a, value_a), problem_means(rows_b, value_b)
-    return mean_and_error([a[key] - b[key] for key in a])
-
-
-def subset_accuracy(row, n, rule) -> float:
-    """Share of random subsets of n of the row's completions whose choice under `rule` is right."""
-    if "judged" not in row:  # canonical forms once, not once a subset
-        gold = grading.canonical_form(row["answer"])
-        row["judged"] = [
-            (
-                key := grading.canonical_form(c["answer"])
-                if c["finished"] and c["answer"]
-                else None,
-                key == gold,
-                c["scores"][-1] if c["scores"] else 1.0,
-            )
-            for c in row["completions"]
-        ]
-    rng, right = random.Random(f"{row['id']} {n}"), 0
-    for _ in range(SUBSETS):
-        votes, truth = defaultdict(float), {}
-        for key, correct, score in rng.sample(row["judged"], n):
-            if key is not None:
-                votes[key] = (
-                    max(votes[key], score)
-                    if rule == "best"
-                    else votes[key] + (1.0 if rule == "majority" else score)
-                )
-                truth[key] = correct
-        right += bool(votes) and truth[max(votes, key=votes.get)]
-    return right / SUBSETS
-
-
-def coverage(row, k) -> float:
-    """Unbiased pass@k from the row's n completions (Chen et al. 2021, equation 1)."""
-    n = len(row["completions"])
-    gold = grading.canonical_form(row["answer"])
-    right = sum(
-        c["finished"] and bool(c["answer"]) and grading.canonical_form(c["answer"]) == gold
-        for c in row["completions"]
-    )
-    return 1 - math.comb(n - right, k) / math.comb(n, k)
-
-
-def step_scores(rows_of_seeds) -> tuple[list[float], list[float]]:
+def step_scores(rows):
     """PRM scores of right and of wrong steps in solutions that the policy sampled."""
+    from tiny import task
     from tiny.train import test_problems
 
-    problems, right, wrong = {problem.text: problem for problem in test_problems(0)}, [], []
-    for rows in rows_of_seeds:
-        for row in rows:
-            for completion in row["completions"]:
-                steps = [step.strip() for step in completion["text"].split("\n\n") if step.strip()]
-                for label, score in zip(
-                    task.label_steps(problems[row["problem"]], steps),
-                    completion["scores"],
-                    strict=True,
-                ):
-                    (right if label else wrong).append(score)
+    problems = {problem.text: problem for problem in test_problems(0)}
+    right, wrong = [], []
+    for row in rows:
+        for one in row["completions"]:
+            steps = [step.strip() for step in one["text"].split("\n\n") if step.strip()]
+            labels = task.label_steps(problems[row["problem"]], steps)
+            for label, score in zip(labels, one["scores"], strict=True):
+                (right if label else wrong).append(score)
     return right, wrong
 
 
-def auc(right, wrong) -> float:
-    """Probability that a right step scores above a wrong one (Mann-Whitney), ties counting half."""
-    ranked, rank_sum, i = sorted([(s, 1) for s in right] + [(s, 0) for s in wrong]), 0.0, 0
-    while i < len(ranked):
-        j = i
-        while j < len(ranked) and ranked[j][0] == ranked[i][0]:
-            j += 1
-        rank_sum += (i + j + 1) / 2 * sum(label for _, label in ranked[i:j])
-        i = j
-    return (rank_sum - len(right) * (len(right) + 1) / 2) / (len(right) * len(wrong))
+def auc(right, wrong):
+    """Probability that a right one scores above a wrong one (Mann-Whitney), ties counting half."""
+    from scipy.stats import mannwhitneyu
+
+    return mannwhitneyu(right, wrong).statistic / (len(right) * len(wrong))
 
 
-def cost(rows_of_seeds) -> dict[str, float]:
-    rows = [row for rows in rows_of_seeds for row in rows]
-    spent = {key: mean(row["usage"][key] for row in rows) for key in rows[0]["usage"]}
-    return spent | {key: mean(row[key] for row in rows) for key in ("finished", "distinct")}
+def came_out_again(files):
+    """(runs held against new ones, problems of each, names of those that differ, commits)."""
+    held, differing, commits, problems = 0, [], set(), 0
+    for job, file in files.items():
+        path = file_of(*job, again=True)
+        if not path.exists():
+            continue
+        old = {row["id"]: row for row in file.rows}
+        new = coverage.File(path)
+        held += 1
+        problems = len(new.rows)
+        commits.add(new.header["commit"][:12])
+        for row in new.rows:
+            twin = old[row["id"]]
+            texts = [[one["text"] for one in each["completions"]] for each in (row, twin)]
+            same = texts[0] == texts[1] and row["correct"] == twin["correct"]
+            if not same or row["usage"]["flops"] != twin["usage"]["flops"]:
+                differing.append(path.stem)
+                break
+    return held, problems, differing, sorted(commits)
 
 
-# --- the report -------------------------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
-def report(results, args):
-    top = max(args.n)
-    seeds_of = lambda script, n: [
-        results[script, n, seed] for seed in args.seeds if (script, n, seed) in results
+def page(results):
+    lines = ["# Accuracy against n and FLOPs on the bundled pair", "", *what_was_run(results), ""]
+    lines += ["![accuracy against n and against FLOPs](curves.png)", "", *short(results), ""]
+    lines += [
+        "## By level",
+        "",
+        *by_level(results),
+        "",
+        "## All rules",
+        "",
+        *all_rules(results),
+        "",
     ]
-    curves = defaultdict(list)  # name -> [(n, FLOPs, accuracy, standard error, cost, seeds)]
-    levels = defaultdict(dict)  # name -> {n: [accuracy at level 1, ...]}
-    at_level = lambda rows_of_seeds, level: [
-        [row for row in rows if row["level"] == level] for rows in rows_of_seeds
-    ]
-    sampled = seeds_of("best_of_n", top)
-    powers = [2**i for i in range(int(math.log2(top)) + 1)]
-    votes = seeds_of("majority", top)
-    for row, twin in zip(votes[0], sampled[0]):
-        assert [c["text"] for c in row["completions"]] == [
-            c["text"] for c in twin["completions"]
-        ], "not the same samples"
-    for name, rule, script in [
-        ("majority", "majority", "majority"),
-        ("best-of-N, best", "best", "best_of_n"),
-        ("best-of-N, weighted", "weighted", "best_of_n"),
-    ]:
-        for n in powers:
-            paid = seeds_of(script, n)[
-                :1
-            ]  # measured, for one seed; at an n that did not run there is no cost
-            spent = cost(paid) if paid else None
-            accuracy = by_problem(sampled, lambda row: subset_accuracy(row, n, rule))
-            curves[name].append((n, spent["flops"] if paid else math.nan, *accuracy, spent, 1))
-            levels[name][n] = [
-                by_problem(at_level(sampled, level), lambda row: subset_accuracy(row, n, rule))[0]
-                for level in LEVELS
-            ]
-    for script in TREES:
-        for n in sorted(args.n):
-            if rows := seeds_of(script, n):
-                spent = cost(rows)
-                for rule in ("best", "weighted"):
-                    curves[f"{script}, {rule}"].append(
-                        (
-                            n,
-                            spent["flops"],
-                            *by_problem(rows, lambda row: row["correct"][rule]),
-                            spent,
-                            len(rows),
-                        )
-                    )
-                    levels[f"{script}, {rule}"][n] = [
-                        by_problem(at_level(rows, level), lambda row: row["correct"][rule])[0]
-                        for level in LEVELS
-                    ]
+    lines += ["## Costs", "", *costs(results), "", "## Differences", "", *differences(results), ""]
+    lines += ["## Against REBASE, at equal FLOPs", "", *against_rebase(results), ""]
+    lines += ["## The pair", "", *the_pair(results)]
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "curves.md").write_text(text)
+    print(text)
+    draw(results, RESULTS / "curves.png")
+    draw_each(results, RESULTS / "curves-each.png")
 
-    commits = defaultdict(set)  # of the scripts' runs
-    for script, n, seed in results:
-        commits[json.loads(path(script, n, seed).open().readline())["run"]["commit"][:12]].add(
-            script.replace("greedy", "majority") + ".py"
-        )
-    commit = "; ".join(
-        f"{commit} ({', '.join(sorted(scripts))})" for commit, scripts in commits.items()
-    )
-    count = len({row["id"] for row in sampled[0]})
+
+def table(head, rows, right=True):
+    """Markdown. The first column is to the left."""
+    line = "|---|" + ("---:|" if right else "---|") * (len(head) - 1)
+    return [f"| {' | '.join(map(str, head))} |".replace("|  |", "| |"), line] + [
+        f"| {' | '.join(map(str, row))} |" for row in rows
+    ]
+
+
+def percent(values, sign=""):
+    mean, error = mean_and_error(values)
+    return f"{100 * mean:{sign}.1f} ± {100 * error:.1f}"
+
+
+def verdict(values):
+    difference, error = mean_and_error(values)
+    if within_noise(difference, error):
+        return "within noise"
+    return "ahead" if difference > 0 else "behind"
+
+
+def title(results, name, rule=None):
+    rule = rule or results.own(name)
+    return NAMES[name] if name in ("majority", *VOTES) else f"{NAMES[name]}, {rule} vote"
+
+
+def what_was_run(results):
+    commits = {}
+    for (name, *_), file in results.files.items():
+        commits.setdefault(file.header["commit"][:12], set()).add(f"{SCRIPTS[name]}.py")
+    made = "; ".join(f"{one} ({', '.join(sorted(some))})" for one, some in commits.items())
+    held, problems, differing, newer = came_out_again(results.files)
+    digest = hashlib.sha256((ROOT / "tiny/problems.jsonl").read_bytes()).hexdigest()
+    seeds = ", ".join(map(str, results.args.seeds))
+    words = [word for word in sys.argv[1:] if word != "--report-only"]
+    missing = [file_of(*job).stem for job in jobs_of(results.args) if job not in results.files]
     lines = [
-        "# Accuracy against n and FLOPs on the bundled pair",
+        f"`{' '.join(['python tests/bench_curves.py', *words])}` ({results.problems} problems, "
+        f"seeds {seeds}, temperature 0.8,",
+        "M = 4; CPU, float32, one thread, one problem at a time). ± is one standard error over",
+        "problems; differences are paired by problem, and within noise where they are under two",
+        f"standard errors. The problems are tiny/problems.jsonl, sha256 {digest[:12]}.",
         "",
-        f"`python {' '.join([os.path.relpath(sys.argv[0], ROOT), *[a for a in sys.argv[1:] if a != '--report-only']])}` at commit {commit}",
-        f"({count} problems, seeds {', '.join(map(str, args.seeds))}, temperature 0.8, M = 4; CPU, float32). "
-        "+- is one standard error over problems.",
-        f"The problems are tiny/problems.jsonl, sha256 {hashlib.sha256((ROOT / 'tiny/problems.jsonl').read_bytes()).hexdigest()[:12]}.",
-        "",
-        "![accuracy against n and against FLOPs](curves.png)",
-        "",
-        "In short, accuracy in percent:",
-        "",
-        "| | "
-        + " | ".join(f"N = {n}" for n in sorted(args.n))
-        + f" | GFLOP a problem at N = {', '.join(map(str, sorted(args.n)))} |",
-        "|---|" + "---:|" * (len(args.n) + 1),
+        f"Commits of the runs: {made}.",
     ]
-    for name, (title, *_) in STYLE.items():
-        points = {
-            n: (f"{100 * a:.1f} ± {100 * e:.1f}", f"{flops / 1e9:.1f}")
-            for n, flops, a, e, *_ in curves[name]
-            if n in args.n
-        }
+    if held:
+        came = f"all but those of {', '.join(differing)}" if differing else "all"
         lines.append(
-            f"| {title} | "
-            + " | ".join(accuracy for accuracy, _ in points.values())
-            + f" | {', '.join(flops for _, flops in points.values())} |"
+            f"At commit {', '.join(newer)} the first {problems} problems of {held} of the runs "
+            f"were solved again: {came} came out the same, solutions, verdicts and FLOPs."
         )
-    lines += [
+    if missing:
+        lines.append(f"Not run to the end, and not in here: {', '.join(missing)}.")
+    return lines
+
+
+def short(results):
+    sizes = results.sizes
+    head = ["", *(f"N = {n}" for n in sizes)]
+    head.append(f"GFLOP a problem at N = {', '.join(map(str, sizes))}")
+    rows = []
+    for name in NAMES:
+        known, measured = results.known(name), results.measured(name)
+        if known:
+            cells = [percent(results.solved(name, n)) if n in known else "-" for n in sizes]
+            spent = [f"{results.cost(name, n) / 1e9:.1f}" if n in measured else "-" for n in sizes]
+            rows.append([title(results, name), *cells, ", ".join(spent)])
+    return ["In short, accuracy in percent:", "", *table(head, rows)]
+
+
+def by_level(results):
+    levels = sorted(set(results.levels))
+    rows = []
+    for name in NAMES:
+        cells = []
+        for n in results.known(name):
+            solved = results.solved(name, n)
+            means = [solved[results.levels == one].mean() for one in levels]
+            cells.append(" / ".join(f"{100 * mean:.0f}" for mean in means))
+        if cells:
+            cells += ["-"] * (len(results.sizes) - len(cells))
+            rows.append([title(results, name), *cells])
+    heads = [f"N = {n}, levels {levels[0]} to {levels[-1]}" for n in results.sizes]
+    note = f"Accuracy in percent; {results.problems // len(levels)} problems a level, "
+    note += "so that one standard error is up to 7 points."
+    return [note, "", *table(["", *heads], rows, right=False)]
+
+
+def all_rules(results):
+    powers = [2**i for i in range(int(math.log2(results.sizes[-1])) + 1)]
+    rows = []
+    for name in NAMES:
+        search = results.searches.get(name)
+        for rule in search.rules if search else []:
+            if rule == "majority" and name in ("best_of_n", *VOTES):
+                continue  # that is the majority vote
+            known = [n in search.sizes for n in powers]
+            cells = [
+                percent(results.solved(name, n, rule)) if k else "" for n, k in zip(powers, known)
+            ]
+            label = NAMES[name] if name in ("majority", *VOTES) else f"{NAMES[name]}, {rule}"
+            rows.append([label, *cells])
+    samples = results.searches["best_of_n"].sampled.samples.values()
+    right, units = (np.array(x) for x in zip(*((one.right_units(), one.units) for one in samples)))
+    rows.append(["coverage (pass@n)"])
+    rows[-1] += [f"{100 * coverage.coverage_at(n, right, units).mean():.1f}" for n in powers]
+    return ["Accuracy in percent:", "", *table(["", *(f"n = {n}" for n in powers)], rows)]
+
+
+def costs(results):
+    rows = []
+    for name in NAMES:
+        for n in results.measured(name):
+            seeds = ", ".join(map(str, results.searches[name].runs[n].seeds))
+            row = [NAMES[name], n, seeds, f"{results.cost(name, n) / 1e9:.1f}"]
+            for key in ("generated_tokens", "policy_tokens", "prm_tokens"):
+                row.append(f"{results.usage(name, n, key):,.0f}")
+            row += [f"{results.usage(name, n, key):.1f}" for key in ("finished", "distinct")]
+            rows.append(row)
+    head = ["", "n", "seeds", "GFLOP", "tokens sampled", "through the policy", "through the PRM"]
+    return [
+        "A problem's cost, measured at each n, and what comes back: solutions finished, and how many",
+        "of all that came back differ.",
         "",
-        f"By level of difficulty (1 to 5; {count // len(LEVELS)} problems each, so one standard error is up to 7 points), in percent:",
-        "",
-        "| | " + " | ".join(f"N = {n}, levels 1 to 5" for n in sorted(args.n)) + " |",
-        "|---|" + "---|" * len(args.n),
+        *table([*head, "finished", "distinct"], rows),
     ]
-    for name, (title, *_) in STYLE.items():
-        lines.append(
-            f"| {title} | "
-            + " | ".join(
-                " / ".join(f"{100 * a:.0f}" for a in levels[name][n])
-                for n in sorted(args.n)
-                if n in levels[name]
+
+
+def differences(results):
+    top, middle = results.sizes[-1], results.sizes[len(results.sizes) // 2]
+    rows = []
+
+    def add(name, values):
+        rows.append([name, percent(values, "+"), verdict(values)])
+
+    vote, weighted = results.solved("majority", top), results.solved("best_of_n", top)
+    add(f"majority@{top} - majority@{middle}", vote - results.solved("majority", middle))
+    if "greedy" in results.searches:
+        add(f"majority@{top} - greedy decoding", vote - results.solved("greedy", 1))
+    for name in VOTES:
+        if results.known(name):
+            # The first seed alone has these votes, so that it is compared with its own majority.
+            one = results.searches[name]
+            add(
+                f"{NAMES[name]} - majority@{top}",
+                one.solved[top][name] - one.solved[top]["majority"],
             )
-            + " |"
-        )
-    lines += [
-        "",
-        "All rules, accuracy in percent:",
-        "",
-        "| | " + " | ".join(f"n = {n}" for n in powers) + " |",
-        "|---|" + "---:|" * len(powers),
-    ]
-    for name, points in curves.items():
-        at = {n: f"{100 * a:.1f} ± {100 * e:.1f}" for n, _, a, e, *_ in points}
-        lines.append(f"| {name} | " + " | ".join(at.get(n, "") for n in powers) + " |")
-    lines.append(
-        "| coverage (pass@n) | "
-        + " | ".join(
-            f"{100 * by_problem(sampled, lambda row: coverage(row, n))[0]:.1f}" for n in powers
-        )
-        + " |"
-    )
-    lines += [
-        "",
-        "A problem's cost, solved by itself (--batch-problems 1), and what comes back: solutions finished, and how many of all that came back differ.",
-        "",
-        "| | n | seeds | GFLOP | tokens sampled | through the policy | through the PRM | finished | distinct |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, points in curves.items():
-        if not name.endswith(", best"):
-            for n, flops, _, _, c, seeds in points:
-                if n in args.n:
-                    lines.append(
-                        f"| {name.split(',')[0]} | {n} | {seeds} | {flops / 1e9:.1f} | {c['generated_tokens']:,.0f} | {c['policy_tokens']:,.0f} | {c['prm_tokens']:,.0f} | {c['finished']:.1f} | {c['distinct']:.1f} |"
-                    )
-
-    middle = sorted(args.n)[len(args.n) // 2]
-    vote = lambda rule, n: (sampled, lambda row: subset_accuracy(row, n, rule))
-    tree = lambda script, n: (seeds_of(script, n), lambda row: row["correct"]["weighted"])
-    pairs = [
-        (f"majority@{top} - majority@{middle}", vote("majority", top), vote("majority", middle)),
-        (
-            f"weighted best-of-N@{top} - majority@{top}",
-            vote("weighted", top),
-            vote("majority", top),
-        ),
-    ]
-    for script in TREES:
-        for n in sorted(args.n):
-            pairs.append(
-                (f"{script}@{n} - weighted best-of-N@{n}", tree(script, n), vote("weighted", n))
-            )
-            if seeds_of(script, n):  # and against as many samples as cost the same
-                same = max(
-                    1, round(top * cost(seeds_of(script, n))["flops"] / cost(sampled)["flops"])
-                )
-                pairs.append(
-                    (
-                        f"{script}@{n} - weighted best-of-N@{same}, of equal cost",
-                        tree(script, n),
-                        vote("weighted", same),
-                    )
-                )
-    lines += [
-        "",
-        "Differences on the same problems, in points:",
-        "",
-        "| | difference |",
-        "|---|---:|",
-    ]
-    lines += [
-        f"| {name} | {100 * d:+.1f} ± {100 * e:.1f} |"
-        for name, a, b in pairs
-        if a[0]
-        for d, e in [difference(*a, *b)]
-    ]
-
-    right, wrong = step_scores(sampled)
-    lines += ["", "The pair:", ""]
-    lines.append(
-        f"- PRM on {len(right) + len(wrong):,} sampled steps: AUC {auc(right, wrong):.4f}; at a threshold of 0.5 it passes "
-        f"{100 * mean(s > 0.5 for s in right):.1f} % of right steps and stops {100 * mean(s <= 0.5 for s in wrong):.1f} % of wrong ones."
-    )
-    if greedy := results.get(("greedy", 1, 0)):
-        lines.append(
-            f"- Greedy decoding: {100 * mean(row['correct']['majority'] for row in greedy):.1f} %."
-        )
-    once = [
-        f"level {level} {100 * by_problem(at_level(sampled, level), lambda row: coverage(row, 1))[0]:.0f}"
-        for level in LEVELS
-    ]
-    lines.append(f"- pass@1 by level, percent: {', '.join(once)}.")
-    (ROOT / "results").mkdir(exist_ok=True)
-    (ROOT / "results/curves.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
-    draw(curves, results.get(("greedy", 1, 0)), ROOT / "results/curves.png")
-    for name, script in zip(STYLE, ["majority", "best_of_n", *TREES]):
-        draw_one(name, curves, levels, sorted(args.n), ROOT / f"results/curves-{script}.png")
+    add(f"weighted best-of-N@{top} - majority@{top}", weighted - vote)
+    for name in TREES:
+        for n in results.measured(name):
+            solved = results.solved(name, n)
+            label = f"{NAMES[name]}@{n} - weighted best-of-N"
+            add(f"{label}@{n}", solved - results.solved("best_of_n", n))
+            equal, _ = results.at_flops("best_of_n", results.cost(name, n))
+            add(f"{label}, of equal cost", solved - equal)
+    return ["In points, each search by its own rule:", "", *table(["", "difference", ""], rows)]
 
 
-LEVELS = range(1, 6)
-STYLE = {  # colours that also differ for the colour-blind (Okabe and Ito 2008)
-    "majority": ("majority vote", "#7f7f7f", "s", "--"),
-    "best-of-N, weighted": ("best-of-N, weighted vote", "#E69F00", "D", "--"),
-    "beam, weighted": ("beam search, weighted vote", "#56B4E9", "^", "-"),
-    "dvts, weighted": ("DVTS, weighted vote", "#D55E00", "o", "-"),
-    "rebase, weighted": ("REBASE, weighted vote", "#009E73", "v", "-"),
-}
+def against_rebase(results):
+    rows = []
+    found = {}
+    outside = False
+    for name in ("particle", "mcts"):
+        for n in results.measured(name):
+            search = results.searches[name]
+            for rule in search.rules:
+                solved = search.accuracy(n, rule)
+                equal, inside = results.at_flops("rebase", results.cost(name, n), rule)
+                outside |= not inside
+                found[name, n, rule] = solved - equal
+                of_n = percent(solved - results.solved("rebase", n, rule), "+")
+                at = percent(solved - equal, "+") + ("" if inside else "\\*")
+                rows.append([f"{NAMES[name]}@{n}", rule, of_n, at, verdict(solved - equal)])
+    head = ["minus REBASE, in points", "rule", "at equal n", "at equal FLOPs", ""]
+    lines = table(head, rows)
+    if outside:
+        lines += ["", "\\* cheaper or dearer than all runs of REBASE: against the nearest of them."]
+    said = {}
+    for n in results.measured("mcts"):
+        said.setdefault(verdict(found["mcts", n, results.own("mcts")]), []).append(f"n = {n}")
+    told = ", ".join(f"{what} at {' and '.join(sizes)}" for what, sizes in said.items())
+    word = "It does not show here" if "behind" not in said else "Here it shows in part"
+    word = "It shows here, too" if set(said) == {"behind"} else word
+    lines += [
+        "",
+        "The REBASE paper ([Wu et al. 2024](https://arxiv.org/abs/2408.00724)) finds that MCTS gets",
+        f"less out of the same compute than REBASE. {word}: at equal FLOPs MCTS, by its",
+        f"{results.own('mcts')} vote, is {told}.",
+    ]
+    return lines
+
+
+def the_pair(results):
+    rows = results.searches["best_of_n"].sampled.rows.values()
+    right, wrong = map(np.array, step_scores([row for some in rows for row in some]))
+    passed, stopped = 100 * (right > 0.5).mean(), 100 * (wrong <= 0.5).mean()
+    lines = [
+        f"- PRM on {len(right) + len(wrong):,} sampled steps: AUC {auc(right, wrong):.4f}; at a "
+        f"threshold of 0.5 it passes {passed:.1f} %",
+        f"  of right steps and stops {stopped:.1f} % of wrong ones.",
+    ]
+    if "greedy" in results.searches:
+        cost = results.searches["greedy"].runs[1].flops.mean() / 1e9
+        accuracy = percent(results.solved("greedy", 1))
+        lines.append(f"- Greedy decoding: {accuracy} %, {cost:.2f} GFLOP a problem.")
+    samples = results.searches["best_of_n"].sampled.samples.values()
+    once = np.array([one.correct.mean() for one in samples])
+    means = [f"level {one} {100 * once[results.levels == one].mean():.0f}" for one in "12345"]
+    return [*lines, f"- pass@1 by level, percent: {', '.join(means)}."]
+
+
+# --- the pictures ---------------------------------------------------------------------------------
 
 
 def pyplot():
@@ -444,101 +477,61 @@ def pyplot():
     return matplotlib.pyplot
 
 
-def draw(curves, greedy, file):
+def colour_of(name):
+    return COLOURS[name] if name in COLOURS else MORE[VOTES.index(name)]
+
+
+def curve(axis, results, name, against_flops=False, **style):
+    sizes = results.measured(name) if against_flops else results.known(name)
+    x = [results.cost(name, n) if against_flops else n for n in sizes]
+    found = [mean_and_error(results.solved(name, n)) for n in sizes]
+    means, errors = 100 * np.array(found).T
+    axis.errorbar(x, means, errors, marker="o", capsize=2, **style)
+
+
+def tidy(axis, against_flops=False):
+    axis.set_xscale("log", base=10 if against_flops else 2)
+    if not against_flops:
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axis.set_xlabel("FLOPs a problem, policy and PRM" if against_flops else "N, samples or beams")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def draw(results, file):
     plt = pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
-    for axis, column, label in [
-        (axes[0], 0, "n, samples or beams"),
-        (axes[1], 1, "FLOPs a problem, policy and PRM"),
-    ]:
-        for i, (name, (title, color, marker, line)) in enumerate(STYLE.items()):
-            if points := curves.get(name):
-                x = [
-                    point[column] * (0.97 + 0.015 * i if column == 0 else 1) for point in points
-                ]  # bars side by side
-                axis.errorbar(
-                    x,
-                    [100 * p[2] for p in points],
-                    [100 * p[3] for p in points],
-                    label=title,
-                    color=color,
-                    marker=marker,
-                    linestyle=line,
-                    markersize=6,
-                    linewidth=1.8,
-                    elinewidth=1,
-                    capsize=2,
-                )
-        if greedy:
-            axis.axhline(
-                100 * mean(row["correct"]["majority"] for row in greedy),
-                color="black",
-                linewidth=1,
-                linestyle=":",
-                label="greedy decoding",
-            )
-        axis.set_xscale("log", base=2 if column == 0 else 10)
-        axis.set_xlabel(label)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, layout="constrained")
+    for against_flops, axis in enumerate(axes):
+        for name in results.curves:
+            style = {"color": colour_of(name), "label": title(results, name)}
+            curve(axis, results, name, against_flops, **style)
+        if "greedy" in results.searches:
+            accuracy = 100 * results.solved("greedy", 1).mean()
+            axis.axhline(accuracy, color="black", lw=1, ls=":", label="greedy decoding")
+        tidy(axis, against_flops)
     axes[0].set_ylabel("right answers, %")
-    axes[0].legend(frameon=False, loc="lower right")
+    axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(file, dpi=150)
+    plt.close(figure)
 
 
-def draw_one(name, curves, levels, wanted, file):
-    """One strategy: its curve among the others' in grey, and what more samples bring at each level of difficulty."""
+def draw_each(results, file):
+    """Each search by itself, the others in grey."""
     plt = pyplot()
-    title, color, marker, _ = STYLE[name]
-    figure, (axis, bars) = plt.subplots(
-        1, 2, figsize=(9, 2.8), width_ratios=[1.1, 1], layout="constrained"
-    )
-    for other, points in curves.items():
-        if other in STYLE and other != name:
-            axis.plot(
-                [p[0] for p in points], [100 * p[2] for p in points], color="#cccccc", linewidth=1.5
-            )
-    points = curves[name]
-    axis.errorbar(
-        [p[0] for p in points],
-        [100 * p[2] for p in points],
-        [100 * p[3] for p in points],
-        color=color,
-        marker=marker,
-        linewidth=2,
-        capsize=2,
-    )
-    axis.set_xscale("log", base=2)
-    axis.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
-    axis.set_xlabel("N")
-    axis.set_ylabel("right answers, %")
-    axis.set_title(f"{title}, the others in grey", fontsize=10, loc="left")
-    shown = [n for n in wanted if n in levels[name]]
-    for i, n in enumerate(shown):
-        bars.bar(
-            [level + 0.27 * (i - (len(shown) - 1) / 2) for level in LEVELS],
-            [100 * a for a in levels[name][n]],
-            0.25,
-            color=color,
-            alpha=(i + 1) / len(shown),
-            label=f"N = {n}",
-        )
-    bars.set_xticks(LEVELS)
-    bars.set_xlabel("level of difficulty")
-    bars.set_ylim(0, 100)
-    bars.legend(
-        frameon=False,
-        fontsize=8,
-        ncols=3,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.2,
-    )
-    for each in (axis, bars):
-        each.grid(alpha=0.25, axis="y")
-        each.spines[["top", "right"]].set_visible(False)
+    figure, axes = plt.subplots(3, 3, figsize=(10, 7), sharey=True, layout="constrained")
+    axes = list(axes.flat)
+    for axis, name in zip(axes, results.curves):
+        for other in results.curves:
+            if other != name:
+                curve(axis, results, other, color="#d0d0d0", linewidth=1, markersize=2)
+        curve(axis, results, name, color=colour_of(name), linewidth=2)
+        tidy(axis)
+        axis.set_title(title(results, name), fontsize=10, loc="left")
+    for axis in axes[len(results.curves) :]:
+        axis.set_visible(False)
+    figure.supylabel("right answers, %")
     figure.savefig(file, dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """compute_optimal.py on result files whose best choice is known."""
 
-import itertools
 import json
 import math
 import subprocess
@@ -11,16 +10,14 @@ import pytest
 from conftest import ROOT
 
 import compute_optimal
-from common import grading
+import coverage
 from compute_optimal import (
-    Samples,
     best,
     budget_for,
     contenders,
     halves,
     levels_by,
     mean_and_error,
-    subset_accuracy,
     two_fold,
     within_noise,
 )
@@ -47,7 +44,7 @@ def row(key, correct, flops=100.0, samples=None, **more):
 def result_file(path, rows, script="dvts.py", n=4, seed=0, **settings):
     header = {"script": script, "n": n, "seed": seed, "temperature": 0.8, "policy": "P"}
     if script != "majority.py":
-        header |= {"prm": "R", "reduction": "last"}
+        header |= {"prm": "R", "reduction": "last", "beam_width": 4}
     lines = [{"run": header | settings | {"commit": "abc"}}, *rows]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -196,59 +193,6 @@ def test_budget_for_an_accuracy():
     assert budget_for(0.95, curve) == (256, ">")
 
 
-# --- fewer samples than were drawn ----------------------------------------------------------------
-
-
-def by_grading(samples, n, rule):
-    """Over all ordered choices of n samples, decided by common/grading.py."""
-    right = []
-    for some in itertools.permutations(range(len(samples.right)), n):
-        voters = [i for i in some if samples.answers[i] >= 0]
-        if rule != "majority":
-            voters = [i for i in voters if np.isfinite(samples.scores[i])]
-        answers = [str(samples.answers[i]) for i in voters]
-        scores = [samples.scores[i] for i in voters]
-        if rule == "majority":
-            answer = grading.majority(answers)
-        elif rule == "weighted":
-            answer = grading.weighted(answers, scores)
-        else:
-            answer = max(zip(scores, answers), default=(0, None))[1]
-        right.append(answer == "0")
-    return np.mean(right)
-
-
-SAMPLES = Samples(
-    np.array([0, 1, 1, 2, 0, -1, 0]),
-    np.array([True, False, False, False, True, False, True]),
-    np.array([0.9, 0.8, 0.3, 0.95, 0.1, 0.99, np.nan]),
-)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-@pytest.mark.parametrize("rule", ["majority", "weighted", "best"])
-def test_subsets_are_what_all_choices_are_in_the_mean(rule, n, monkeypatch):
-    monkeypatch.setattr(compute_optimal, "SUBSETS", 20_000)
-    exact = by_grading(SAMPLES, n, rule)
-    got = subset_accuracy("p", SAMPLES, n, rule)
-    assert got == pytest.approx(exact, abs=1e-12 if n == 1 or rule == "best" else 0.015)
-
-
-def test_any_program_that_passes_will_do():
-    passed = Samples(np.full(5, -1), np.array([True, False, False, True, False]), np.zeros(5))
-    assert subset_accuracy("p", passed, 2, "tests") == pytest.approx(1 - 3 / 10)
-
-
-def test_nobody_votes_nobody_is_right():
-    silent = Samples(np.full(4, -1), np.zeros(4, dtype=bool), np.full(4, np.nan))
-    for rule in ("majority", "weighted", "best"):
-        assert subset_accuracy("p", silent, 2, rule) == 0
-    # One of five votes: it is in two of five subsets of two, and the others have no answer.
-    nearly = Samples(np.array([0, -1, -1, -1, -1]), np.arange(5) < 1, np.full(5, 0.5))
-    for rule in ("majority", "weighted", "best"):
-        assert subset_accuracy("p", nearly, 2, rule) == pytest.approx(0.4, abs=0.1)
-
-
 # --- whole reports --------------------------------------------------------------------------------
 
 
@@ -269,8 +213,8 @@ def test_a_vote_for_easy_problems_and_a_search_for_hard_ones(files, capsys):
     assert single["saved"]["with_calibration"] == pytest.approx(4 / (4 + 8))
     assert report["compute_optimal"]["4"]["spent_with_calibration"] == 12
     assert report["compute_optimal"]["4"]["flops"] == pytest.approx((100 + 400) / 2)
-    printed = capsys.readouterr().out
-    assert "level 1   n = 4" in printed and "+50.0 ± 11.5" in printed and ": better" in printed
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "level 1 n = 4" in printed and "+50.0 ± 11.5" in printed and ": better" in printed
 
 
 def test_calibration_on_scored_samples_is_said(files, capsys):
@@ -314,7 +258,7 @@ def test_seeds_are_pooled_by_problem(files):
     assert cells["2"]["4"]["dvts, weighted"]["accuracy"] == 1
 
 
-def test_samples_stand_for_fewer_and_a_run_at_that_n_comes_first(files):
+def test_samples_of_the_largest_run_stand_for_fewer(files):
     shares = dict.fromkeys(EASY, 8) | dict.fromkeys(HARD, 2)
     votes(files / "large.jsonl", shares, n=8, flops=1100.0)
     flags = ["dvts.jsonl", "--calibrate", "cal.jsonl"]
@@ -323,22 +267,27 @@ def test_samples_stand_for_fewer_and_a_run_at_that_n_comes_first(files):
     assert cells["majority"]["accuracy"] == pytest.approx(15 / 70 / 2, abs=0.05)
     # Of 110 tokens read the prompt is 10: a share of 1/11.
     assert cells["majority"]["flops"] == pytest.approx(100 + 1000 / 2)
-    cells = report_of("large.jsonl", "vote.jsonl", *flags)["accuracy"]["2"]["4"]
-    assert cells["majority"]["accuracy"] == 0 and cells["majority"]["flops"] == 100
-    votes(files / "other.jsonl", shares, n=8, seed=1, flops=1100.0)  # here no run at 4
-    cells = report_of("large.jsonl", "vote.jsonl", "other.jsonl", *flags)["accuracy"]["2"]["4"]
-    assert cells["majority"]["accuracy"] == pytest.approx(15 / 70 / 4, abs=0.03)
-    assert cells["majority"]["flops"] == (100 + 600) / 2
+    again = report_of("large.jsonl", "vote.jsonl", *flags)["accuracy"]["2"]
+    assert again["4"] == cells and again["8"]["majority"]["flops"] == pytest.approx(1100)
+    votes(files / "other.jsonl", dict.fromkeys(EASY + HARD, 0), n=8, seed=1, flops=1100.0)
+    cells = report_of("large.jsonl", "other.jsonl", *flags)["accuracy"]["2"]["4"]
+    # Of 16 samples 2 are right: both are among 4 in 6 of 120 pairs.
+    assert cells["majority"]["accuracy"] == pytest.approx(6 / 120 / 2, abs=0.02)
 
 
-def test_what_is_cut_has_no_vote_and_is_not_right(files):
-    cut_off = sample(True) | {"finished": False}
-    rows = [row(key, {"majority": True}, samples=[cut_off, sample(True)]) for key in EASY]
-    rows += [row(key, {"majority": False}, samples=[cut_off] * 2) for key in HARD]
-    result_file(files / "vote.jsonl", rows, "majority.py", n=2)
-    run = compute_optimal.Run("vote.jsonl")
-    assert run.rows["easy-0"].samples.right.tolist() == [False, True]
-    assert run.rows["easy-0"].samples.answers.tolist() == [-1, 0]
+def test_the_prompt_is_read_once_and_the_prm_reads_more(files):
+    """The share of the prompt is in all tokens read, those of the PRM too, as in coverage.py."""
+    samples = [sample(True, 0.9)] * 4
+    usage = {"policy_tokens": 110, "generated_tokens": 100, "prm_tokens": 90, "flops": 2000.0}
+    verdicts = {"majority": True, "best": True, "weighted": True}
+    rows = [row(key, verdicts, samples=samples, usage=usage) for key in EASY + HARD]
+    result_file(files / "bon.jsonl", rows, "best_of_n.py")
+    tree(files / "dvts.jsonl", dict.fromkeys(EASY + HARD, True), n=1)
+    report = report_of("bon.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
+    single = report["single"]["best_of_n, weighted"]
+    assert single["1"]["flops"] == pytest.approx(2000 * (0.05 + 0.95 / 4))
+    [run], _ = coverage.pooled([coverage.File("bon.jsonl")])
+    assert single["1"]["flops"] == pytest.approx(run.flops_at(1).mean())
 
 
 def test_programs_are_right_if_they_pass(files):
@@ -353,8 +302,8 @@ def test_programs_are_right_if_they_pass(files):
     result_file(files / "two.jsonl", rows, "majority.py", n=2, temperature=0.1)
     report = report_of("code.jsonl", "two.jsonl")
     cells = report["accuracy"]["1"]["2"]
-    assert cells["majority, tests"]["accuracy"] == pytest.approx(1 - 1 / 6)
-    assert cells["majority, tests, temperature=0.1"]["accuracy"] == 0
+    assert cells["majority, temperature=0.8, tests"]["accuracy"] == pytest.approx(1 - 1 / 6)
+    assert cells["majority, temperature=0.1, tests"]["accuracy"] == 0
 
 
 def test_trees_are_not_subsampled(files):
@@ -379,12 +328,27 @@ def test_rules_that_are_not_known_are_not_subsampled(files):
     """A vote weighed by what only its own script can know: its verdict at n, and no other."""
     rows = []
     for key in EASY + HARD:
-        correct = {"majority": True, "weighted": True}
+        correct = {"majority": True, "mine": True}
         rows.append(row(key, correct, samples=[sample(True)] * 16))
-    result_file(files / "sure.jsonl", rows, "majority.py", n=16, weights="certainty")
+    result_file(files / "sure.jsonl", rows, "majority.py", n=16, weights="mine")
     report = report_of("sure.jsonl", "vote.jsonl", "--calibrate", "cal.jsonl")
-    assert list(report["single"]["majority, weighted, weights=certainty"]) == ["16"]
+    assert list(report["single"]["majority, weights=mine, mine"]) == ["16"]
     assert list(report["single"]["majority"]) == ["4", "16"]
+
+
+def test_votes_without_a_reward_model_are_subsampled(files):
+    """The surest of the samples is right, and the others agree on what is wrong."""
+    sure = [sample(True) | {"value": 9.0}] + [sample(False) | {"value": 1.0}] * 7
+    rows = []
+    for key in EASY + HARD:
+        rows.append(row(key, {"majority": False, "confidence": True}, samples=sure))
+    result_file(files / "sure.jsonl", rows, "majority.py", n=8, weights="confidence")
+    report = report_of("sure.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
+    assert report["own_rules"] == ["majority, confidence", "dvts, weighted"]
+    cells = report["accuracy"]["1"]["4"]
+    # The first is among 4 of 8 in half of all subsets.
+    assert cells["majority, confidence"]["accuracy"] == pytest.approx(0.5, abs=0.05)
+    assert cells["majority, majority"]["accuracy"] == 0
 
 
 def test_every_rule_is_a_strategy_and_votes_come_first(files):
@@ -405,6 +369,9 @@ def test_by_default_the_largest_sample_calibrates(files):
     report = report_of("vote.jsonl", "large.jsonl", "dvts.jsonl")
     assert report["difficulty"] == {"by": "oracle", "file": "large.jsonl", "mean": {"1": 1, "2": 0}}
     assert report["levels"]["hard-0"] == "1" and report["calibration"] == 9
+    votes(files / "again.jsonl", dict.fromkeys(EASY + HARD, 9), n=9, seed=1)
+    report = report_of("vote.jsonl", "large.jsonl", "again.jsonl", "dvts.jsonl")
+    assert report["difficulty"]["mean"] == {"1": 1, "2": 0.5} and report["calibration"] == 18
 
 
 def test_budgets_in_flops_buy_what_they_can(files):
@@ -433,8 +400,8 @@ def test_a_strategy_too_dear_for_a_budget_is_not_there(files, capsys):
     report = report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
     assert list(report["accuracy"]["1"]["4"]) == ["majority"]
     assert report["single"]["majority"]["16"]["n"] == 4  # the largest of its runs
-    line = "majority                   50.0 ± 11.5  +50.0 ± 11.5  more than was run       (n = 4)"
-    assert line in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "majority 50.0 ± 11.5 +50.0 ± 11.5 more than was run (n = 4)" in printed
     assert list(report["single"]["dvts, weighted"]) == ["16"]
 
 
@@ -445,8 +412,8 @@ def test_within_noise_the_cheapest_is_named(files, capsys):
     report = report_of("dvts.jsonl", "dear.jsonl", "cheap.jsonl", "--calibrate", "cal.jsonl")
     assert report["choice"]["1"]["4"] == "beam, weighted"
     assert report["within_noise"]["1"]["4"] == ["rebase, weighted", "beam, weighted"]
-    printed = capsys.readouterr().out
-    assert "level 1   n = 4          rebase, weighted           90.0 ± 10.0" in printed
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "level 1 n = 4 rebase, weighted 90.0 ± 10.0 300FLOP best: beam, weighted" in printed
     assert "best: beam, weighted 100.0 ± 0.0" in printed
     assert "beam, weighted, the best single one: within noise" in printed
     assert "the cheapest that it does not beat: rebase, weighted, 300FLOP" in printed
@@ -487,13 +454,13 @@ def test_other_models_and_settings_are_strategies_of_their_own(files, capsys):
     report = report_of(*every, "--calibrate", "cal.jsonl")
     assert set(report["strategies"]) == {
         "majority, policy=P",
-        "dvts, weighted, policy=P",
-        "dvts, weighted, policy=Q",
-        "beam, weighted, policy=P, temperature=0.1",
-        "dvts, weighted, beam_width=8, policy=P",
+        "dvts, beam_width=4, policy=P, weighted",
+        "dvts, beam_width=4, policy=Q, weighted",
+        "beam, policy=P, weighted",
+        "dvts, beam_width=8, policy=P, weighted",
     }
     said = capsys.readouterr().err
-    assert "runs differ in policy (P, Q)" in said and "temperature (0.8, 0.1)" in said
+    assert "runs differ in policy" in said and "runs differ in temperature" in said
     assert "levels are those of policy P" in said
 
 
@@ -502,39 +469,32 @@ def test_a_long_setting_is_named_in_short(files):
     for i in range(3):
         tree(files / f"{i}.jsonl", right, system=f"{i} Think, and then think some more. " * 9)
     report = report_of("0.jsonl", "1.jsonl", "2.jsonl", "--calibrate", "cal.jsonl")
-    assert len(set(report["strategies"])) == 3 and max(map(len, report["strategies"])) < 40
+    assert len(set(report["strategies"])) == 3 and max(map(len, report["strategies"])) < 70
 
 
 def test_other_seeds_are_said(files, capsys):
     tree(files / "dvts.jsonl", dict.fromkeys(EASY + HARD, True), seed=5)
     report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
-    assert "seeds differ: majority 0; dvts 5" in capsys.readouterr().err
+    assert "seeds differ: 0 of vote.jsonl; 5 of dvts.jsonl" in capsys.readouterr().err
     lines = (files / "dvts.jsonl").read_text().replace('"commit": "abc"', '"commit": "def"')
     (files / "dvts.jsonl").write_text(lines)
     report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
     assert "2 different values of commit" in capsys.readouterr().err
 
 
-def test_a_solved_row_beats_a_failed_one(files):
-    lines = (files / "dvts.jsonl").read_text().splitlines()
-    failed = {"id": "hard-0", "problem": "What is hard-0?", "answer": GOLD, "error": "once"}
-    for place in (1, len(lines)):  # before it, and behind
-        again = [*lines[:place], json.dumps(failed), *lines[place:]]
-        (files / "dvts.jsonl").write_text("\n".join(again) + "\n")
-        run = compute_optimal.Run("dvts.jsonl")
-        assert run.failed == 0 and run.rows["hard-0"].correct == {"weighted": True}
-
-
-def test_failed_problems_are_wrong_and_said(files, capsys):
-    lines = (files / "dvts.jsonl").read_text().splitlines()
-    failed = json.loads(lines[-1])
-    failed = {key: failed[key] for key in ("id", "problem", "answer", "level")}
-    lines[-1] = json.dumps(failed | {"error": "OutOfMemoryError"})
-    (files / "dvts.jsonl").write_text("\n".join(lines) + "\n")
+def test_failed_problems_are_left_out_of_all_and_said(files, capsys):
+    before = report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
+    first, *rows = (files / "dvts.jsonl").read_text().splitlines()
+    failed = {"id": "easy-0", "problem": "What is easy-0?", "answer": GOLD, "error": "OutOfMemory"}
+    again = [first, json.dumps(failed), *rows]  # solved later: it has not failed
+    (files / "dvts.jsonl").write_text("\n".join(again) + "\n")
+    assert report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl") == before
+    (files / "dvts.jsonl").write_text("\n".join([*again[:2], *rows[1:]]) + "\n")
+    capsys.readouterr()
     report = report_of("vote.jsonl", "dvts.jsonl", "--calibrate", "cal.jsonl")
-    cell = report["accuracy"]["2"]["4"]["dvts, weighted"]
-    assert cell["accuracy"] == pytest.approx(0.9) and cell["flops"] == pytest.approx(400)
-    assert "dvts.jsonl: 1 problems failed, and count as wrong" in capsys.readouterr().err
+    assert "easy-0" not in report["levels"] and len(report["levels"]) == 19
+    assert report["single"]["majority"]["4"]["accuracy"] == pytest.approx(9 / 19)
+    assert "that failed are left out: 1, such as 'easy-0' of dvts.jsonl" in capsys.readouterr().err
 
 
 def test_the_order_of_rows_does_not_matter(files):
@@ -575,13 +535,13 @@ FAULTS = {
         [],
         "dvts.jsonl has no solved problem",
     ),
-    "cut": (lambda f: cut(f / "dvts.jsonl"), [], "lacks 1 of the 20 problems of vote.jsonl"),
+    "cut": (lambda f: cut(f / "dvts.jsonl"), [], "have other problems, such as 'hard-9'"),
     "no usage": (lambda f: edit(f / "dvts.jsonl", 3, usage=None), [], "line 4 is no row"),
     "free": (
         lambda f: edit(
             f / "dvts.jsonl",
             3,
-            usage={"flops": 0, "policy_tokens": 1, "generated_tokens": 1},
+            usage={"flops": 0, "policy_tokens": 1, "generated_tokens": 1, "prm_tokens": 0},
         ),
         [],
         "it has no cost",
@@ -589,7 +549,7 @@ FAULTS = {
     "half right": (
         lambda f: edit(f / "dvts.jsonl", 3, correct={"weighted": 0.5}),
         [],
-        "it was not checked by an answer",
+        "was not checked by an answer",
     ),
     "a sample lost": (
         lambda f: edit(f / "vote.jsonl", 3, completions=[sample(True)]),
@@ -599,12 +559,12 @@ FAULTS = {
     "no answer": (
         lambda f: edit(f / "dvts.jsonl", 3, correct={}),
         [],
-        "it was not checked by an answer",
+        "was not checked by an answer",
     ),
     "other rules": (
         lambda f: edit(f / "dvts.jsonl", 3, correct={"best": True}),
         [],
-        "has other rules for 'What is easy-2?'",
+        "has other rules for 'easy-2'",
     ),
     "other gold": (
         lambda f: edit(f / "dvts.jsonl", 3, answer="17"),
@@ -619,7 +579,7 @@ FAULTS = {
     "a run twice": (
         lambda f: tree(f / "twin.jsonl", dict.fromkeys(EASY + HARD, True)),
         ["twin.jsonl"],
-        "twin.jsonl is the same run as dvts.jsonl",
+        "twin.jsonl has the seed of dvts.jsonl",
     ),
     "too many levels": (lambda f: None, ["--levels", "11"], "give fewer --levels"),
     "no level": (lambda f: None, ["--levels", "0"], "at least 1"),
@@ -720,13 +680,13 @@ def test_a_write_that_fails_leaves_the_old_file(files, capsys):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(compute_optimal.BadInput, match="No space left"):
-        compute_optimal.write("o.json", half)
+    with pytest.raises(coverage.BadInput, match="No space left"):
+        coverage.write("o.json", half)
     assert (files / "o.json").read_text() == "old" and not list(files.glob("*.part"))
 
 
 def test_without_matplotlib_there_is_no_picture_and_no_work(files, capsys, monkeypatch):
-    monkeypatch.setattr(compute_optimal, "find_spec", lambda name: None)
+    monkeypatch.setattr(coverage, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stop:
         compute_optimal.main(["vote.jsonl", "dvts.jsonl", "--plot", "o.png"])
     out, err = capsys.readouterr()
@@ -754,21 +714,17 @@ def test_help_says_how():
 # --- real files -----------------------------------------------------------------------------------
 
 
-def test_a_file_that_a_script_wrote_is_read_as_it_was_judged(tmp_path, monkeypatch):
-    """All n samples, decided from the file's completions, give the file's own verdicts."""
+def test_a_file_that_a_script_wrote_is_read(tmp_path, monkeypatch):
     from test_cli import in_process
 
     monkeypatch.chdir(tmp_path)
     assert in_process("best_of_n.py", "--n", "4", "--limit", "6", "--output", "b.jsonl") == 0
-    run = compute_optimal.Run("b.jsonl")
-    assert run.rules == ["majority", "best", "weighted"] and run.own_rule == "weighted"
-    for key, row in run.rows.items():
-        samples = row.samples
-        voters = samples.answers >= 0
-        answers = [str(one) for one in samples.answers[voters]]
-        scores = list(samples.scores[voters])
-        right = {str(one) for one in samples.answers[samples.right]}
-        assert (grading.majority(answers) in right) == row.correct["majority"]
-        assert (grading.weighted(answers, scores) in right) == row.correct["weighted"]
-        assert (answers[np.argmax(scores)] in right) == row.correct["best"]
-        assert 0 < row.prompt < 0.5
+    [run], _ = coverage.pooled([coverage.File("b.jsonl")])
+    search = compute_optimal.Search([run])
+    assert search.rules == ["majority", "best", "weighted"] and search.own_rule == "weighted"
+    rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()[1:]]
+    for rule in search.rules:
+        assert search.accuracy(4, rule).tolist() == [row["correct"][rule] for row in rows]
+        assert 0 <= search.accuracy(1, rule).mean() <= 1
+    assert search.flops(4).mean() == pytest.approx(np.mean([r["usage"]["flops"] for r in rows]))
+    assert (search.flops(1) > search.flops(4) / 4).all()

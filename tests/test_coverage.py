@@ -1,6 +1,5 @@
 """coverage.py on result files whose coverage, success and cost are known."""
 
-import inspect
 import itertools
 import json
 import math
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import compute_optimal
 import coverage
 from common.grading import majority, weighted
 from coverage import (
@@ -649,20 +647,20 @@ def test_a_table_at_equal_flops(tmp_path, capsys):
 
 def test_what_is_missing_is_said(tmp_path, capsys):
     """A failed problem is left out; one with fewer samples ends k; a torn line does not count."""
-    first = votes(tmp_path / "0.jsonl", {"x": 1, "y": 1})
-    failed = {"id": "y", "problem": "What is y?", "answer": GOLD, "level": None, "error": "no"}
+    first = votes(tmp_path / "0.jsonl", {"x": 1, "y": 1, "w": 1})
+    failed = {"id": "w", "problem": "What is w?", "answer": GOLD, "level": None, "error": "no"}
     half = write(tmp_path / "1.jsonl", [row("x", [sample(GOLD)] * 4), failed], seed=1)
     with open(half, "a") as file:
         file.write('{"id": "z"')
     assert coverage.main([first, half]) == 0
     out, err = capsys.readouterr()
-    assert "1.jsonl: failed problems, which are left out: 1" in err
+    assert "problems that failed are left out: 1, such as 'w'" in err
     assert "'y'" in err and "k ends at 4" in err
     assert "2 problems, 4 samples" in out
 
 
 def test_a_later_success_beats_a_failure_and_never_the_other_way(tmp_path, capsys):
-    failed = {"id": "x", "error": "out of memory"}
+    failed = {"id": "x", "problem": "What is x?", "answer": GOLD, "error": "out of memory"}
     solved = row("x", [sample(GOLD)] * 4)
     for number, rows in enumerate([[failed, solved], [solved, failed]]):
         file = write(tmp_path / f"{number}.jsonl", rows)
@@ -726,7 +724,7 @@ REFUSED = {
         ["line 2", "passed"],
     ),
     "all failed": (
-        lambda path: write(path / "f", [{"id": "x", "error": "no"}]),
+        lambda path: write(path / "f", [{"id": "x", "problem": "?", "answer": "1", "error": "no"}]),
         ["has no solved problem"],
     ),
     "torn": (
@@ -861,31 +859,6 @@ def test_an_interrupt_is_quiet(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(coverage, "report_on", stop)
     assert coverage.main([votes(tmp_path / "a.jsonl", FINE)]) == 130
-
-
-MARK = r"^# Copied from compute_optimal\.py(, but for calibration)?\n(?:class|def) (\w+)"
-COPIES = re.findall(MARK, (ROOT / "coverage.py").read_text(), re.M)
-
-
-@pytest.mark.parametrize("but, name", COPIES)
-def test_copies_are_identical(but, name):
-    theirs = inspect.getsource(getattr(compute_optimal, name))
-    if but:
-        calibration = '[*args.files, args.calibrate or ""]'
-        assert calibration in theirs
-        theirs = theirs.replace(calibration, "args.files")
-    assert inspect.getsource(getattr(coverage, name)) == theirs
-
-
-def test_all_copies_are_marked():
-    """What stands in both files under one name and is equal has a mark."""
-    marked = {name for _, name in COPIES}
-    assert {"BadInput", "amount", "check_outputs", "write"} <= marked
-    for name, ours in vars(coverage).items():
-        theirs = getattr(compute_optimal, name, None)
-        local = getattr(ours, "__module__", None) == "coverage"
-        if local and theirs is not None and name not in marked:
-            assert inspect.getsource(ours) != inspect.getsource(theirs), name
 
 
 # --- its page -------------------------------------------------------------------------------------
