@@ -8,12 +8,15 @@ four parts below run one after the other, each by the scripts themselves, into r
 the command again and it goes on. Then results/monkeys.md is written from those files by coverage.py.
 --report-only writes the page anew. A part without its files is left out, and the page says so.
 
-The prompts were found on other problems: HumanEval's 41st and later, MATH-500's level 2.
+The prompts were looked for on other problems. For code, with this one 46 of 48 samples had a Python
+block, with the bare problem at most 14. For mathematics, on eight problems of level 2, with this one
+23 of 64 samples stated an answer and 1 was right; with two others 14 and 19, and none was right.
 """
 
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from argparse import Namespace
@@ -27,9 +30,12 @@ RUNS = Path("runs/monkeys")  # all commands are given in ROOT
 PAGE = ROOT / "results/monkeys.md"
 COPY = RUNS / "two-layers"  # the bundled policy with half its layers
 
-SAMPLING = ["--temperature", "0.6", "--top-p", "0.95", "--max-new-tokens", "320"]
-CODE = ["--run-code", "--system", "Complete the user's Python function in one code block."]
-MATH = ["--system", "Solve the problem. Put the final answer in \\boxed{}."]
+SAMPLING = ["--temperature", "0.6", "--top-p", "0.95"]
+CODE = ["--max-new-tokens", "320", "--run-code", "--system"]
+CODE += ["Complete the user's Python function in one code block."]
+MATH = ["--max-new-tokens", "256", "--system"]
+MATH += ["You are a helpful assistant. Solve the math problem step by step, then write "]
+MATH[-1] += '"The answer is: " and the answer.'
 
 
 def main():
@@ -116,7 +122,7 @@ def page(parts):
             continue
         yield "```"
         for run in runs:
-            yield " ".join(quoted(word) for word in ["python", *command(*run)[1:]])
+            yield shlex.join(["python", *command(*run)[1:]])
         yield "```\n"
         yield from facts(files)
         picture = PAGE.parent / f"monkeys-{files[0].stem}.png"
@@ -136,13 +142,9 @@ def facts(files):
         stated = sum(one["answer"] is not None for one in solutions) / len(solutions)
         yield (
             f"- {file.name}: {len(rows)} problems, {len(solutions)} samples, {tokens} tokens,"
-            f" {hours:.1f} hours, commit {first['run']['commit']}."
+            f" {hours:.1f} hours, commit {first['run']['commit'][:12]}."
             f" {ended:.0%} of the samples have an end, {stated:.0%} an answer."
         )
-
-
-def quoted(word):
-    return f'"{word}"' if " " in word or "\\" in word else word
 
 
 if __name__ == "__main__":
