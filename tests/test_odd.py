@@ -476,7 +476,8 @@ def test_long_checks_have_a_bar(monkeypatch, folder, unbroken):
     monkeypatch.setattr(results, "bar", bar)
     monkeypatch.chdir(folder)
     asked = problems.load(SimpleNamespace(problem=None, problems="problems.jsonl", run_code=False))
-    args = SimpleNamespace(policy="p", prm="r", allow_pickle=False, system="x", thinking=False)
+    args = SimpleNamespace(policy="p", system="x", thinking=False)
+    vars(args).update(prm="r", prm_family=None, allow_pickle=False)
     models.check(args, asked)
     results.read("unbroken.jsonl")
     assert seen == {"checking prompts": 12, "checking answers": 12, "reading unbroken.jsonl": 12}
@@ -500,7 +501,7 @@ def test_more_solutions_than_memory_holds_are_refused(script, tmp_path, capsys):
 
 def memory_args(n, **changes):
     given = {"n": n, "batch_problems": 1, "limit": None, "max_new_tokens": 2048, "system": "x"}
-    return SimpleNamespace(**given | changes, policy="p")
+    return SimpleNamespace(**given | changes, policy="p", stop_at=None)
 
 
 def test_what_is_proposed_fits_and_what_may_fit_is_taken(pair, monkeypatch, capsys):
