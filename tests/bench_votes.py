@@ -78,8 +78,8 @@ def page(limit):
     commits = sorted({rows_of(name)[0]["commit"][:12] for name in COMMANDS})
     yield "# Votes without a reward model, and stopping early"
     yield ""
-    yield "Written by `python tests/bench_votes.py`: the first"
-    yield f"{limit} bundled problems, seed 0, CPU, float32. Runs of commit {', '.join(commits)}:"
+    yield f"Written by `python tests/bench_votes.py`: the first {limit} bundled problems, seed 0,"
+    yield f"CPU, float32. Runs of commit {', '.join(commits)}:"
     yield "\n```"
     yield from (" ".join(["python", *command(name, limit)]) for name in COMMANDS)
     yield "```\n"
