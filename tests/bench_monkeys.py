@@ -139,11 +139,12 @@ def facts(files):
         tokens = sum(one["tokens"] for one in solutions)
         hours = sum(row["usage"]["seconds"] for row in rows if "usage" in row) / 3600
         ended = sum(one["finished"] for one in solutions) / len(solutions)
-        stated = sum(one["answer"] is not None for one in solutions) / len(solutions)
+        key, what = ("passed", "pass") if "tests" in rows[0] else ("answer", "have an answer")
+        stated = sum(bool(one[key]) for one in solutions) / len(solutions)
         yield (
             f"- {file.name}: {len(rows)} problems, {len(solutions)} samples, {tokens} tokens,"
             f" {hours:.1f} hours, commit {first['run']['commit'][:12]}."
-            f" {ended:.0%} of the samples have an end, {stated:.0%} an answer."
+            f" {ended:.0%} of the samples have an end, {stated:.0%} {what}."
         )
 
 
