@@ -112,7 +112,7 @@ def train_copy():
 def page(parts):
     yield "# Large language monkeys, small ones"
     yield ""
-    yield "Written by `tests/bench_monkeys.py`; all tables are what coverage.py prints. What its figures"
+    yield "Written by `python tests/bench_monkeys.py`; all tables are what coverage.py prints. What they"
     yield "mean: [docs/coverage.md](../docs/coverage.md). CPU, float32, one thread, shared machine."
     for title, runs in parts:
         files = [RUNS / f"{name}.jsonl" for _, name, _ in runs]

@@ -1019,7 +1019,9 @@ def completion(answer, *scores, finished=True):
 
 def judged(reduction, *solutions):
     problem = {"id": "a", "problem": "b", "answer": "1", "level": None}
-    args = SimpleNamespace(reduction=reduction, keep_tree=False, trace=None)
+    args = SimpleNamespace(
+        reduction=reduction, keep_tree=False, trace=None, weights=None, stop_at=None
+    )
     return solve.judge(problem, list(solutions), args, [], {})
 
 
