@@ -74,14 +74,15 @@ def borda(certainties: list[float], power: float = 0.5) -> list[float]:
     return weights
 
 
-def most_confident(confidences: list[float], share: float = 0.1) -> list[float]:
+def most_confident(confidences: list[float], share: float = 0.9) -> list[float]:
     """Weights for weighted(): its own confidence for each of the best share, 0 for the others.
 
-    Fu et al. 2025, "Deep Think with Confidence" (https://arxiv.org/abs/2508.15260); their shares
-    are 0.1 and 0.9.
+    Of equally confident ones the first are kept. Fu et al. 2025, "Deep Think with Confidence"
+    (https://arxiv.org/abs/2508.15260); their shares are 0.1 and 0.9.
     """
-    kept = sorted(confidences, reverse=True)[: math.ceil(share * len(confidences))]
-    return [one if one >= kept[-1] else 0.0 for one in confidences]
+    order = sorted(range(len(confidences)), key=lambda i: confidences[i], reverse=True)
+    kept = set(order[: math.ceil(share * len(confidences))])
+    return [one if i in kept else 0.0 for i, one in enumerate(confidences)]
 
 
 # How a vote by the policy's own certainty weighs solutions: majority.py --weights.

@@ -32,6 +32,9 @@ PAGE = ROOT / "results/votes.md"
 N = 64
 STOPPED = 0.95
 THRESHOLDS = (0.8, 0.9, STOPPED, 0.99)
+ORDERS = 20
+POWERS = (0.5, 0.3, 1.2, 4)  # of Borda votes
+SHARES = (0.9, 0.1, 0.5, 1)  # of the solutions that are confident enough to vote
 COMMANDS = {
     "certainty": ["majority.py", "--weights", "certainty"],
     "confidence": ["majority.py", "--weights", "confidence"],
@@ -84,6 +87,7 @@ def page(limit):
     yield from (" ".join(["python", *command(name, limit)]) for name in COMMANDS)
     yield "```\n"
     yield from weighed_votes()
+    yield from other_settings()
     yield from early_stops()
 
 
@@ -115,42 +119,108 @@ def weighed_votes():
     yield ""
 
 
+def other_settings():
+    """The same votes with other settings, and how well what they go by tells right from wrong."""
+    yield "## Other settings, on the same 64 samples"
+    yield ""
+    yield "The first of each is what --weights takes. The last line: how often a right sample has a"
+    yield "higher value than a wrong one of the same problem; one half would be chance.\n"
+    yield "| certainty, Borda votes | | confidence | |"
+    yield "|---|---:|---|---:|"
+    certain, confident = rows_of("certainty")[1], rows_of("confidence")[1]
+    settings = zip(
+        [f"power {power} | {against(certain, grading.borda, power)}" for power in POWERS],
+        [
+            f"share {share} | {against(confident, grading.most_confident, share)}"
+            for share in SHARES
+        ],
+    )
+    yield from (f"| {left} | {right} |" for left, right in settings)
+    yield f"| right above wrong | {above(certain)} % | right above wrong | {above(confident)} % |"
+    yield ""
+
+
+def against(rows, rule, setting):
+    """How a weighted vote does against the plain one, paired by problem."""
+    gain = []
+    for row in rows:
+        voters = [one for one in row["completions"] if one["finished"]]
+        weights = rule([one["value"] for one in voters], setting)
+        answer = grading.weighted([one["answer"] for one in voters], weights)
+        right = answer is not None and grading.is_correct(answer, row["answer"])
+        gain.append(right - row["correct"]["majority"])
+    return mean(gain)
+
+
+def above(rows):
+    """The share of (right, wrong) pairs of a problem in which the right one has the higher value."""
+    shares = []
+    for row in rows:
+        values = {True: [], False: []}
+        for one in row["completions"]:
+            right = bool(one["answer"]) and grading.is_correct(one["answer"], row["answer"])
+            values[right].append(one["value"])
+        pairs = [(a > b) + (a == b) / 2 for a in values[True] for b in values[False]]
+        if pairs:
+            shares.append(fmean(pairs))
+    return mean(shares)
+
+
 def early_stops():
     """What --stop-at saves, and what it costs in accuracy."""
     _, rows = rows_of("certainty")
     full = [row["correct"]["majority"] for row in rows]
     yield "## Stopping early"
     yield ""
-    yield "The share of 64 samples that was drawn, and the plain vote over them. The difference from the"
-    yield "vote over all 64 is paired by problem.\n"
-    yield "| --stop-at | samples a problem | of 64 | majority vote | against all 64 |"
-    yield "|---|---:|---:|---:|---:|"
-    yield f"| never | {N} | 100 % | {mean(full)} | |"
+    yield "How many of 64 samples were drawn, and the plain vote over them. The difference from the"
+    yield "vote over all 64 is paired by problem. On the left the samples in the order in which they"
+    yield f"were drawn, on the right {ORDERS} random orders of them: what another seed might bring.\n"
+    yield "| --stop-at | samples | majority vote | against all 64 | samples | against all 64 |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    yield f"| never | {N} | {mean(full)} | | {N} | |"
+    random = np.random.default_rng(0)
+    orders = [range(N)] + [random.permutation(N) for _ in range(ORDERS)]
+    drawn = {threshold: [] for threshold in THRESHOLDS}  # a list an order, a number a problem
+    right = {threshold: [] for threshold in THRESHOLDS}
+    for order in orders:
+        runs = [stopped(row, order) for row in rows]
+        for threshold in THRESHOLDS:
+            drawn[threshold].append([run[threshold][0] for run in runs])
+            right[threshold].append([run[threshold][1] for run in runs])
     for threshold in THRESHOLDS:
-        drawn, right = zip(*(stopped(row, threshold) for row in rows))
-        lost = [a - b for a, b in zip(right, full)]
-        share = f"{fmean(drawn):.1f} | {100 * fmean(drawn) / N:.0f} %"
-        yield f"| {threshold} | {share} | {mean(right)} | {mean(lost)} |"
+        lost = [a - b for a, b in zip(right[threshold][0], full)]
+        others = np.mean(right[threshold][1:], axis=0) - full
+        cells = [
+            f"{fmean(drawn[threshold][0]):.1f}",
+            mean(right[threshold][0]),
+            mean(lost),
+            f"{np.mean(drawn[threshold][1:]):.1f}",
+            mean(others.tolist()),
+        ]
+        yield f"| {threshold} | {' | '.join(cells)} |"
     _, real = rows_of("stop")
-    drawn = fmean(row["drawn"] for row in real)
-    right = [row["correct"]["majority"] for row in real]
+    count = fmean(row["drawn"] for row in real)
+    solved = [row["correct"]["majority"] for row in real]
     yield ""
-    yield f"The run with --stop-at {STOPPED} itself drew {drawn:.1f} samples a problem and solved"
-    yield f"{mean(right)} %. By its own counts it took"
+    yield f"The run with --stop-at {STOPPED} itself drew {count:.1f} samples a problem and solved"
+    yield f"{mean(solved)} %. By its own counts it took"
     cost = [fmean(row["usage"]["flops"] for row in some) for some in (real, rows)]
     yield f"{cost[0] / 1e9:.2f} GFLOP a problem, and all 64 samples {cost[1] / 1e9:.2f}."
 
 
-def stopped(row, threshold):
-    """(samples drawn, is the vote right?) with --stop-at threshold."""
-    completions = row["completions"]
+def stopped(row, order):
+    """Threshold -> (samples drawn, is the vote right?), with the samples in that order."""
+    samples = [SimpleNamespace(**row["completions"][i]) for i in order]
+    found = {}
     for count in range(majority.AT_ONCE, N + 1, majority.AT_ONCE):
-        some = [SimpleNamespace(**one) for one in completions[:count]]
-        if majority.stays(some) >= threshold:
-            break
-    voters = [one.answer for one in some if one.finished]
-    answer = grading.majority(voters)
-    return count, answer is not None and grading.is_correct(answer, row["answer"])
+        some = samples[:count]
+        sure = majority.stays(some)
+        ended = [one for one in THRESHOLDS if one not in found and (sure >= one or count == N)]
+        if ended:
+            answer = grading.majority([one.answer for one in some if one.finished])
+            right = answer is not None and grading.is_correct(answer, row["answer"])
+            found.update(dict.fromkeys(ended, (count, right)))
+    return found
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import math
 import random
 import re
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
 import coverage
-from common.grading import majority, weighted
+from common.grading import WEIGHTS, majority, most_confident, weighted
 from coverage import (
     Samples,
     beta_coverage,
@@ -81,8 +82,10 @@ def report_of(capsys, tmp_path, *words):
 @pytest.mark.parametrize(
     "rule, expected", [("certainty", [2 / 3, 1 / 3, 1]), ("confidence", [2 / 3, 1 / 3, 0])]
 )
-def test_votes_by_certainty_rank_anew_in_each_subset(rule, expected, tmp_path, capsys):
+def test_votes_by_certainty_rank_anew_in_each_subset(rule, expected, tmp_path, capsys, monkeypatch):
     """Of 8 (most certain), 7, 7: of pairs that with 8 goes to 8, of all three 7 has more ranks."""
+    best_tenth = partial(most_confident, share=0.1)
+    monkeypatch.setitem(WEIGHTS, "confidence", best_tenth)
     samples = []
     for answer, value in [("8", 3.0), ("7", 2.0), ("7", 1.0)]:
         samples.append(sample(answer) | {"value": value})

@@ -39,11 +39,15 @@ def test_borda_counts_ranks():
 
 
 def test_only_the_most_confident_have_a_vote():
-    confidences = [float(i) for i in range(20)]
-    assert grading.most_confident(confidences) == [0.0] * 18 + [18.0, 19.0]
-    assert grading.most_confident([3.0, 1.0]) == [3.0, 0.0]
+    confidences = [float(i) for i in range(1, 21)]
+    assert grading.most_confident(confidences) == [0.0, 0.0, *confidences[2:]]
+    assert grading.most_confident(confidences, share=0.1) == [0.0] * 18 + [19.0, 20.0]
     assert grading.most_confident([3.0, 2.0, 1.0], share=0.5) == [3.0, 2.0, 0.0]
     assert grading.most_confident([]) == []
+
+
+def test_a_share_is_no_more_than_that_where_samples_are_equal():
+    assert grading.most_confident([2.0, 5.0, 2.0, 2.0], share=0.5) == [2.0, 5.0, 0.0, 0.0]
 
 
 def test_certainty_is_the_divergence_from_the_uniform_distribution():
@@ -162,7 +166,7 @@ def test_the_vote_is_a_rule_of_the_row(weights, tmp_path, monkeypatch, capsys):
 def test_a_solution_whose_certainty_is_no_number_has_no_vote():
     voters = [{"value": value} for value in (3.0, None, 1.0)]
     assert solve.votes_by("certainty", voters) == [math.sqrt(2), 0.0, 1.0]
-    assert solve.votes_by("confidence", voters) == [3.0, 0.0, 0.0]
+    assert solve.votes_by("confidence", voters) == [3.0, 0.0, 1.0]
     assert solve.votes_by("confidence", voters[1:2]) == [0.0]
 
 
