@@ -222,9 +222,9 @@ class Node:
     finished: bool = False  # the policy has ended the text
     scores: list[float] = field(default_factory=list)  # one for each step in text, none if blank
     value: float = 0.0  # what the search goes by
-    kv: torch.Tensor | None = None  # keys and values of its tokens in the policy, see below
-    prm_kv: torch.Tensor | None = None  # the same in the PRM
-    ahead: list[int] = field(default_factory=list)  # its last tokens, if they begin the next step
+    kv: torch.Tensor | None = None  # what the policy has cached of it, see below
+    prm_kv: torch.Tensor | None = None  # what the PRM has cached of it
+    begun: list[int] = field(default_factory=list)  # its last tokens, if they begin the next step
     steps: list[str] = field(default_factory=list)  # its text in steps, if a function splits it
     sampled: int = 0  # of a root: how many steps were sampled for this problem
 
@@ -278,11 +278,14 @@ def solution(tokenizer, node, subtree=None):
 
 # --- the policy and its KV cache, the same in all scripts -----------------------------------------
 
-# A text's newest token is what the policy is fed next. So it is never in the cache yet. A root has
-# the keys and values of its prompt but for the last token. A step has those of the token before it
-# and of its own tokens but for the newest: as many as it has tokens.
+# A text's newest token is what the policy is fed next. Only then are there keys and values of it.
+# So a cache is one token behind its text:
 #
-# node.kv: [2 (keys, values), layers, kv_heads, tokens, head_dim]
+#     prompt        p1 p2 p3 p4            root.kv: p1 p2 p3
+#     its step      a1 a2 a3               step.kv: p4 a1 a2       as many as the step has tokens
+#     the next      b1 b2                  next.kv: a3 b1
+#
+# kv: [2 (keys, values), layers, kv_heads, tokens, head_dim]; None where a text is at its end.
 # Shapes: R rows of a batch, T tokens in the cache, V vocabulary.
 
 ROOM = 32  # tokens that a cache can take in before it is copied to a larger place
@@ -329,7 +332,7 @@ def sample_steps(
     uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text. watch: if
     given, watch(children, logits) sees of each token the distribution that it is drawn from.
     """
-    step_ended = step_end(tokenizer, None if to_the_end else separator)
+    is_whole_step = step_end(tokenizer, None if to_the_end else separator)
 
     def write(rows):
         batch = [parents[row] for row in rows]
@@ -339,12 +342,12 @@ def sample_steps(
         return policy.generate(
             torch.tensor(newest, device=policy.device),
             attention_mask=pad(attention_mask, (0, 1), value=1),
-            past_key_values=cache,
             max_new_tokens=max(parent.left for parent in batch),
             custom_generate=decode,
+            kv_cache=cache,
             children=children,
             uniforms=uniforms[rows].to(policy.device),
-            step_ended=step_ended,
+            is_whole_step=is_whole_step,
             temperature=temperature,
             top_p=top_p,
             watch=watch,
@@ -361,35 +364,44 @@ def sample_steps(
 
 # Copied from beam.py
 def decode(
-    model, token, *, children, uniforms, step_ended, temperature, top_p, watch, **model_kwargs
+    model,
+    token,  # [R, 1], the newest of each row
+    *,
+    kv_cache,  # of T tokens
+    children,  # R Nodes to write into
+    uniforms,  # [R, tokens]
+    is_whole_step,
+    temperature,
+    top_p,
+    watch,
+    **model_kwargs,
 ):
-    """The loop that generate() runs for us. Unlike its own, a row leaves when its step has ended.
+    """The loop that generate() runs for us. Unlike its own, a row leaves when its step is whole.
 
-    token: [R, 1], the newest of each row. children: R Nodes to write into. Returns children.
+    Returns children.
     """
-    cache = model_kwargs["past_key_values"]
-    T = cache.get_seq_length()
+    start = kv_cache.get_seq_length()
     attention_mask = model_kwargs["attention_mask"]  # [R, T + 1]
     if attention_mask is None:  # generate() drops a mask that hides nothing
-        attention_mask = token.new_ones(len(children), T + 1)
+        attention_mask = token.new_ones(len(children), start + 1)
     eos = model.generation_config.eos_token_id
     writing = children  # those in the batch, a row each
-    length = 0
+    written = 0  # tokens, by each row of the batch
 
     while writing:
         # 1. Feed the newest token of each row, and draw the next.
         logits = model(
             token,
             attention_mask=attention_mask,
-            position_ids=attention_mask.sum(1, keepdim=True) - 1,  # [R, 1]
-            past_key_values=cache,
+            position_ids=attention_mask.sum(1, keepdim=True) - 1,  # [R, 1]; padding has none
+            past_key_values=kv_cache,
         ).logits[:, -1]  # [R, V]
         if watch:
             watch(writing, logits)
-        token = sample(logits, uniforms[:, length], temperature, top_p)  # [R, 1]
-        length += 1
+        token = sample(logits, uniforms[:, written], temperature, top_p)  # [R, 1]
+        written += 1
 
-        # 2. Which rows have ended? They take along what they wrote, if it can be continued.
+        # 2. Which rows stay? One that can be continued takes along what was cached since the start.
         stay = []
         for row, (child, new) in enumerate(zip(writing, token[:, 0].tolist())):
             if new < 0:
@@ -399,21 +411,21 @@ def decode(
             child.finished = new in eos
             if child.ended:
                 continue
-            ended = step_ended(child.parent.ahead + child.tokens)
-            if ended:
-                child.kv = cut_out(cache, row, T, T + length)
-                child.ahead = child.tokens[ended:] if ended < 0 else []
+            whole = is_whole_step(child.parent.begun + child.tokens)
+            if whole:
+                child.kv = cut_out(kv_cache, row, start, start + written)
+                child.begun = child.tokens[whole:] if whole < 0 else []
             else:
                 stay.append(row)
 
-        # 3. They leave the batch.
+        # 3. The others leave the batch.
         if len(stay) < len(writing):
             writing = [writing[row] for row in stay]
             stay = torch.tensor(stay, dtype=torch.long, device=token.device)
             token = token[stay]
             uniforms = uniforms[stay]
             attention_mask = attention_mask[stay]
-            cache.batch_select_indices(stay)
+            kv_cache.batch_select_indices(stay)
 
         # 4. There is one token more to be seen.
         attention_mask = pad(attention_mask, (0, 1), value=1)
@@ -462,19 +474,20 @@ def lay_out(nodes):
     Returns the cache, T tokens long, and its attention_mask [R, T].
     """
     # Each path is put together once, however often its node is named.
-    heads = list(dict.fromkeys(nodes))
-    paths = [[step.kv for step in head.path()] for head in heads]
+    distinct = list(dict.fromkeys(nodes))
+    paths = [[step.kv for step in node.path()] for node in distinct]
     lengths = [sum(kv.shape[3] for kv in path) for path in paths]
     T = max(lengths)
     _, layers, kv_heads, _, head_dim = paths[0][0].shape
-    laid = paths[0][0].new_zeros(2, layers, len(heads), kv_heads, T + ROOM, head_dim)
+    laid = paths[0][0].new_zeros(2, layers, len(distinct), kv_heads, T + ROOM, head_dim)
     for i, path in enumerate(paths):
         torch.cat(path, dim=3, out=laid[:, :, i, :, T - lengths[i] : T])
 
-    rows = torch.tensor([heads.index(node) for node in nodes], device=laid.device)
-    cache = Cache(layers=[RoomyLayer(keys[rows], values[rows], T) for keys, values in zip(*laid)])
+    rows = torch.tensor([distinct.index(node) for node in nodes], device=laid.device)  # [R]
+    keys, values = laid
+    cache = Cache(layers=[RoomyLayer(keys[i, rows], values[i, rows], T) for i in range(layers)])
     lengths = torch.tensor(lengths, device=laid.device)[rows, None]  # [R, 1]
-    attention_mask = torch.arange(T, device=laid.device) >= T - lengths
+    attention_mask = torch.arange(T, device=laid.device) >= T - lengths  # [R, T]
     return cache, attention_mask.long()
 
 
@@ -545,11 +558,11 @@ def read_text(tokenizer, child, separator):
     _, *before, _ = child.path()
     tokens = [token for node in before for token in node.tokens] + child.tokens
     known = sum(len(node.text) for node in before)
-    end = len(tokens) - len(child.ahead)
+    end = len(tokens) - len(child.begun)
     child.text = tokenizer.decode(tokens[:end], skip_special_tokens=True)[known:]
     if not callable(separator):
         return
-    start = len(tokens) - len(child.tokens) - len(child.parent.ahead)
+    start = len(tokens) - len(child.tokens) - len(child.parent.begun)
     for position in range(start + 1, end + 1):
         ended = position == end or separator(tokens[start:position])
         if ended:

@@ -270,7 +270,7 @@ def test_a_function_ends_a_step(pair):
     nodes = write(policy, tokenizer, roots * 3, uniforms, separator=line)
     for node in nodes:
         assert node.text.endswith("\n") and node.text.count("\n") == 1
-        assert node.steps == [node.text] and node.ahead == []
+        assert node.steps == [node.text] and node.begun == []
     same = write(policy, tokenizer, roots * 3, uniforms, separator="\n")
     assert tokens_of(same) == tokens_of(nodes)
 

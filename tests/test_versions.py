@@ -25,23 +25,23 @@ def python(tmp_path, found, *command):
 
 def test_a_script_with_an_older_one_ends_in_one_line(tmp_path):
     run = python(tmp_path, "4.57.6", ROOT / "majority.py", "--n", "1")
-    line = "transformers 4.57.6 will not do: pip install 'transformers>=5.5,<5.24'"
+    line = "transformers 4.57.6 will not do: pip install 'transformers>=5.5,<5.25'"
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == f"majority.py: error: {line}\n"
 
 
 def test_a_library_with_an_older_one_raises(tmp_path):
     run = python(tmp_path, "5.4.0", "-c", "import common.grading")
-    line = "transformers 5.4.0 will not do: pip install 'transformers>=5.5,<5.24'"
+    line = "transformers 5.4.0 will not do: pip install 'transformers>=5.5,<5.25'"
     assert run.returncode == 1 and run.stderr.endswith(f"\nImportError: {line}\n"), run.stderr
 
 
-@pytest.mark.parametrize("found", ["5.5.0", "5.5.0.dev0", "5.10.4", "5.23.0", "5.23.1"])
+@pytest.mark.parametrize("found", ["5.5.0", "5.5.0.dev0", "5.10.4", "5.23.0", "5.23.1", "5.24.0"])
 def test_those_in_the_range_will_do(found):
     common.check_transformers(found, ROOT / "dvts.py")
 
 
-@pytest.mark.parametrize("found", ["4.57.6", "5.0.0rc1", "5.4.0", "5.24.0", "6.0.0"])
+@pytest.mark.parametrize("found", ["4.57.6", "5.0.0rc1", "5.4.0", "5.25.0", "6.0.0"])
 def test_those_outside_will_not(found):
     with pytest.raises(ImportError, match=re.escape(found)):
         common.check_transformers(found, "/elsewhere/mine.py")
