@@ -3,11 +3,12 @@
     python tests/bench_4bit.py                                        # the bundled pair; give the command again and it goes on
     python tests/bench_4bit.py --policy ID --prm ID --problems ID     # any other, its own results file: --report results/mine.md
 
-Runs best_of_n.py and dvts.py with each model in full precision (float32 on a CPU, bfloat16 on a GPU) and in 4-bit, the
-other one too, into runs/4bit, and writes results/4bit.md. The full-precision policy draws the same samples from the same
-seed whichever PRM reads them, so that both PRMs' scores of the same steps are compared. AUC: the probability that a right
-one scores above a wrong one, of steps as tiny/task.py's checker labels them (bundled problems only), and of whole solutions
-by their last score. +- is one standard error over problems, of differences on the same problems.
+Runs best_of_n.py and dvts.py with each model in full precision (float32 on a CPU, bfloat16 on a
+GPU) and in 4-bit, the other one too, into runs/4bit, and writes results/4bit.md. The full-precision
+policy draws the same samples from the same seed whichever PRM reads them, so that both PRMs' scores
+of the same steps are compared. AUC: the probability that a right one scores above a wrong one, of
+steps as tiny/task.py's checker labels them (bundled problems only), and of whole solutions by their
+last score. +- is one standard error over problems, of differences on the same problems.
 """
 
 import argparse
@@ -61,7 +62,9 @@ def path(job, args) -> Path:
 
 
 def run(job, args):
-    """Run the script, or go on with it, and keep what it prints beside its results: the peak memory is in it."""
+    """Run the script, or go on with it, and keep what it prints beside its results: the peak memory
+    is in it.
+    """
     (script, policy, prm, seed), output = job, path(job, args)
     if output.exists() and len(read(output, args.limit)) == args.limit:
         return
@@ -102,7 +105,7 @@ def read(file, limit) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()[1 : limit + 1]]
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
 def solved(rows_of_seeds, rule):
@@ -122,7 +125,9 @@ def spearman(a, b) -> float:
 
 
 def agreement(row_a, row_b) -> float:
-    """Share of pairs of a problem's solutions that both PRMs put into the same order by their last score."""
+    """Share of pairs of a problem's solutions that both PRMs put into the same order by their last
+    score.
+    """
     a, b = ([c["scores"][-1] for c in row["completions"] if c["scores"]] for row in (row_a, row_b))
     pairs = [
         (a[i] - a[j]) * (b[i] - b[j]) > 0 or a[i] == a[j] and b[i] == b[j]

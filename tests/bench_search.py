@@ -1,23 +1,23 @@
 """What the caches save: beam search and DVTS with them and without, on the same models, with the
 same random numbers.
 
-    python tests/bench_search.py          # writes results/search.md; about 20 minutes on 2 CPU cores
+    python tests/bench_search.py         # writes results/search.md; about 20 minutes on 2 CPU cores
     python tests/bench_search.py --against ../old     # against another checkout, in turn
 
 The plain way reads everything anew for each step, as an implementation without cache reuse does:
 generate() gets whole texts, left-padded, and pads rows that have ended until the slowest has; the
-PRM gets whole dialogues. Within one call of generate() it has generate()'s own cache. Both ways must
-find the same tree, or this stops.
+PRM gets whole dialogues. Within one call of generate() it has generate()'s own cache. Both ways
+must find the same tree, or this stops.
 
-Two pairs: the bundled one, whose steps are all about equally long, and one of 26 million parameters a
-model with random weights, whose head is biased so that one token in 32 ends a step and one in 250 the
-text: lengths differ as chance has it. Its question is 200 tokens long, as a real prompt is with a
-tokenizer that has no token for all of Llama's math prompt.
+Two pairs: the bundled one, whose steps are all about equally long, and one of 26 million parameters
+a model with random weights, whose head is biased so that one token in 32 ends a step and one in 250
+the text: lengths differ as chance has it. Its question is 200 tokens long, as a real prompt is with
+a tokenizer that has no token for all of Llama's math prompt.
 
 CPU seconds are those of all threads. Each case runs --repeat times (the slow random pair a third as
-often), the ways in turn; the table has the median, and the spread of the ratio. Positions are counted
-by hooks on the models, pads included. Live tensors are the most that all tensors held at a forward,
-weights included, in a run of its own. Memory is what the process grew by.
+often), the ways in turn; the table has the median, and the spread of the ratio. Positions are
+counted by hooks on the models, pads included. Live tensors are the most that all tensors held at a
+forward, weights included, in a run of its own. Memory is what the process grew by.
 """
 
 import argparse

@@ -100,9 +100,9 @@ def weighed_votes():
             rules[rule] = run
     yield "## What the votes solve"
     yield ""
-    yield "% of problems, ± one standard error over problems; at k < 64 the mean over 200 subsets of the"
-    yield "samples. The last column is the difference from the plain vote, paired by problem. `best` and"
-    yield "`weighted` ask the reward model.\n"
+    yield "% of problems, ± one standard error over problems; at k < 64 the mean over 200 subsets of"
+    yield "the samples. The last column is the difference from the plain vote, paired by problem."
+    yield "`best` and `weighted` ask the reward model.\n"
     yield "| | k = 4 | k = 16 | k = 64 | against majority at 64 |"
     yield "|---|---:|---:|---:|---:|"
     solved = {}
@@ -153,7 +153,7 @@ def against(rows, rule, setting):
 
 
 def above(rows):
-    """The share of (right, wrong) pairs of a problem in which the right one has the higher value."""
+    """In % of the (right, wrong) pairs of a problem: the right one has the higher value."""
     shares = []
     for row in rows:
         values = {True: [], False: []}
@@ -173,8 +173,8 @@ def early_stops():
     yield "## Stopping early"
     yield ""
     yield "How many of 64 samples were drawn, and the plain vote over them. The difference from the"
-    yield "vote over all 64 is paired by problem. On the left the samples in the order in which they"
-    yield f"were drawn, on the right {ORDERS} random orders of them: what another seed might bring.\n"
+    yield "vote over all 64 is paired by problem. On the left the samples in the order in which"
+    yield f"they were drawn, on the right {ORDERS} random orders: what another seed might bring.\n"
     yield "| --stop-at | samples | majority vote | against all 64 | samples | against all 64 |"
     yield "|---|---:|---:|---:|---:|---:|"
     yield f"| never | {N} | {mean(full)} | | {N} | |"

@@ -1,7 +1,9 @@
-"""Tokenizers and random checkpoints built like the published ones, a thousand times smaller: what the tests load.
+"""Tokenizers and random checkpoints built like the published ones, a thousand times smaller: what
+the tests load.
 
-What is true to life: architectures and names in config.json, names of the weights, the two ways to shard them, special
-tokens, who adds a BOS, the structure of the chat templates, generation_config.json. The vocabularies are a toy's.
+What is true to life: architectures and names in config.json, names of the weights, the two ways to
+shard them, special tokens, who adds a BOS, the structure of the chat templates,
+generation_config.json. The vocabularies are a toy's.
 """
 
 import json
@@ -28,7 +30,8 @@ from transformers import (
     Qwen2ForTokenClassification,
 )
 
-# Llama 3 writes BOS and trims whatever it is given; 3.2 asks the clock for the date where a program has one.
+# Llama 3 writes BOS and trims whatever it is given; 3.2 asks the clock for the date where a program
+# has one.
 LLAMA_TEMPLATE = """\
 {{- bos_token }}
 {%- if not date_string is defined %}
@@ -63,7 +66,9 @@ QWEN_TEMPLATE = """\
 
 
 def byte_level(special) -> Tokenizer:
-    """Byte-level BPE as Llama 3 and Qwen have it: separators join what precedes them (".\n\n" is one), digits stay single."""
+    """Byte-level BPE as Llama 3 and Qwen have it: separators join what precedes them (".\n\n" is
+    one), digits stay single.
+    """
     merges = [
         ("Ċ", "Ċ"),
         (".", "ĊĊ"),
@@ -127,7 +132,9 @@ def qwen_tokenizer(**tokens) -> PreTrainedTokenizerFast:
 
 
 def mistral_tokenizer() -> PreTrainedTokenizerFast:
-    """Sentencepiece's habits: a "▁" for a space and before whatever begins a string; bytes, such as the line break's, for the rest."""
+    """Sentencepiece's habits: a "▁" for a space and before whatever begins a string; bytes, such as
+    the line break's, for the rest.
+    """
     merges = [
         ("▁", "к"),
         ("▁к", "и"),
@@ -242,7 +249,9 @@ def rlhflow(folder, writer=False, **options):
 
 
 def math_shepherd(folder, **options):
-    """A Mistral that says it is a Llama, in pickles, without a chat template (and, unlike here, without tokenizer.json)."""
+    """A Mistral that says it is a Llama, in pickles, without a chat template (and, unlike here,
+    without tokenizer.json).
+    """
     tokenizer = mistral_tokenizer()
     torch.manual_seed(1)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **SHAPE))

@@ -1,14 +1,15 @@
-"""Long random runs of all seven scripts on the bundled pair, each made twice: once unbroken, and once
-killed and begun again until it is done. Do the files agree, does memory stay level, does anything fail?
+"""Long random runs of all seven scripts on the bundled pair, each made twice: once unbroken, and
+once killed and begun again until it is done. Do the files agree, does memory stay level, does
+anything fail?
 
-    python tests/soak.py                             # 500 problems; at most half an hour on two cores
+    python tests/soak.py                           # 500 problems; at most half an hour on two cores
     python tests/soak.py --problems 40 --rounds 10   # some minutes
 
-Problems, flags and moments are drawn at random. The unbroken runs of a script are calls of its main() in one
-process, so that models are loaded anew and result files begun each time: what an old run leaves behind would
-show. The broken ones are forks of it, some of them two processes that share the problems, from one folder or
-another. They get a kill -9 or a Ctrl-C. Beside that, two runs are started together on one file, again and again:
-one must run, and the other say so.
+Problems, flags and moments are drawn at random. The unbroken runs of a script are calls of its
+main() in one process, so that models are loaded anew and result files begun each time: what an old
+run leaves behind would show. The broken ones are forks of it, some of them two processes that share
+the problems, from one folder or another. They get a kill -9 or a Ctrl-C. Beside that, two runs are
+started together on one file, again and again: one must run, and the other say so.
 
 Writes results/soak.md; a failure ends in exit code 1. Reads memory as Linux with glibc tells it.
 """

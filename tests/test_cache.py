@@ -117,8 +117,9 @@ def random_policy(kind, tokenizer, folder):
 @torch.inference_mode()
 def test_policies_of_many_kinds(pair, kind, tmp_path, monkeypatch):
     """Sliding windows, experts, soft caps, positions that are rotated, learned or a bias. Rows
-    leave, are doubled, dropped and reordered, up to the end of the context. Each token is one that its
-    number draws (within 1e-4: rounding) where nothing was cached."""
+    leave, are doubled, dropped and reordered, up to the end of the context. Each token is one that
+    its number draws (within 1e-4: rounding) where nothing was cached.
+    """
     tokenizer = pair[1]
     policy = random_policy(kind, tokenizer, tmp_path)
     assert hasattr(policy.config, "max_position_embeddings") == (kind != "bloom")

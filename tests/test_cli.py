@@ -52,7 +52,9 @@ def run(*args, **kwargs):
 
 
 def in_process(script, *flags):
-    """Exit code of the same command, with the bundled models, without a process of its own, which would take seconds."""
+    """Exit code of the same command, with the bundled models, without a process of its own, which
+    would take seconds.
+    """
     given = ["--policy", ROOT / "tiny/policy", "--problems", ROOT / "tiny/problems.jsonl"]
     given += ["--prm", ROOT / "tiny/prm"] * (script != "majority.py")
     module = import_module(script.removesuffix(".py"))
@@ -70,7 +72,7 @@ def rows_of(path):
     return lines
 
 
-# ------------------------------------------------------------------------------------------ what is refused
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def copy_model(name, to, without=(), **changes):
@@ -405,12 +407,14 @@ def test_a_full_disk(tmp_path):
     assert_refused("majority.py", result.returncode, result.stderr, words)
 
 
-# ------------------------------------------------------------------------------------------ what is written
+# --- what is written ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_result_file(script, tmp_path):
-    """Every script writes what the README says: a header, a line a problem, usage, and nothing that is unfinished unmarked."""
+    """Every script writes what the README says: a header, a line a problem, usage, and nothing that
+    is unfinished unmarked.
+    """
     output = tmp_path / "out.jsonl"
     result = run(script, "--n", "8", "--limit", "3", "--output", output)
     assert result.returncode == 0, result.stderr
@@ -501,7 +505,9 @@ def test_both_models_in_4_bit_on_a_cpu(tmp_path):
 
 
 def test_limits_order_and_batches_never_change_an_answer(tmp_path):
-    """The same problem alone, among others and in another order has the same completions; the same command, the same file."""
+    """The same problem alone, among others and in another order has the same completions; the same
+    command, the same file.
+    """
     lines = (ROOT / "tiny/problems.jsonl").read_text().splitlines()[:3]
     (tmp_path / "reversed.jsonl").write_text("\n".join(lines[::-1]) + "\n")
     (tmp_path / "one.jsonl").write_text(lines[1] + "\n")
@@ -566,7 +572,7 @@ def test_kill_9_and_two_processes_write_the_file_of_one_unbroken_run(tmp_path):
     assert rows_of(output)[1:] == rows_of(tmp_path / "unbroken.jsonl")[1:]
 
 
-# ------------------------------------------------------------------------------------------ models that misbehave
+# --- models that misbehave ------------------------------------------------------------------------
 
 
 def broken_model(name, to, change):
@@ -653,7 +659,7 @@ def test_scores_that_are_no_numbers_never_win_and_are_reported(script, tmp_path,
     )
 
 
-# ------------------------------------------------------------------------------------------ what is new in the rows
+# --- what is new in the rows ----------------------------------------------------------------------
 
 
 def test_a_prompt_of_ones_own(tmp_path):

@@ -83,8 +83,8 @@ def test_the_test_sees_every_kind_of_fault(a, b, fault):
 
 
 def test_no_line_is_wider_than_100_columns():
-    files = [*ROOT.glob("*.py"), *ROOT.glob("common/**/*.py"), *ROOT.glob("harness/*.py")]
-    for file in files:
+    files = ["*.py", "common/**/*.py", "harness/*.py", "tiny/*.py"]
+    for file in [file for pattern in files for file in ROOT.glob(pattern)]:
         for number, line in enumerate(file.read_text().split("\n"), 1):
             assert len(line) <= 100, f"{file}:{number}"
 

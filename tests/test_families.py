@@ -1,4 +1,6 @@
-"""Reward models and policies as they are published, on small random checkpoints of the same layout (checkpoints.py)."""
+"""Reward models and policies as they are published, on small random checkpoints of the same layout
+(checkpoints.py).
+"""
 
 import json
 import os
@@ -38,7 +40,7 @@ STEPS = [
 WRONG = ["## Step 1: Add 5\n$12+5=18$\n\n", "## Step 2: Double it\n\n", "Hence\n$\\boxed{36}$\n\n"]
 
 
-# --- a plain second computation for each family: the published recipe on the whole text, in one forward without a cache ---
+# --- a plain second computation for each family: its published recipe, without a cache ------------
 
 
 def weights(prm, prefix):
@@ -159,7 +161,9 @@ def checkpoint(request, tmp_path_factory):
 
 
 def test_step_by_step_equals_the_published_recipe(checkpoint):
-    """Found by its config.json; two problems, children that branch and change places, and steps of several lines."""
+    """Found by its config.json; two problems, children that branch and change places, and steps of
+    several lines.
+    """
     name, folder = checkpoint
     prm = load_prm(str(folder), four_bit=False, device=CPU, allow_pickle=True)
     assert type(prm.family) is FAMILIES[name] and prm.model.dtype == torch.float32
@@ -206,7 +210,9 @@ def test_text_stays_text(checkpoint):
 
 
 def test_heads_are_not_quantized(checkpoint):
-    """In 4-bit all linear layers of the trunk are packed bytes; what makes the scores is what the checkpoint holds."""
+    """In 4-bit all linear layers of the trunk are packed bytes; what makes the scores is what the
+    checkpoint holds.
+    """
     name, folder = checkpoint
     prm = load_prm(str(folder), four_bit=True, device=CPU, allow_pickle=True)
     assert (
@@ -230,7 +236,7 @@ def test_heads_are_not_quantized(checkpoint):
     ],
 )
 def test_a_search_from_the_command_line(name, options, flags, tmp_path):
-    """Whole runs, one for each family: detected, scored, and not a word on stderr but of progress."""
+    """Whole runs, one for each family: detected, scored, and nothing on stderr but progress."""
     checkpoints.BUILD[name](tmp_path / "prm", **options)
     command = [
         sys.executable,
@@ -262,7 +268,7 @@ def test_a_search_from_the_command_line(name, options, flags, tmp_path):
     assert scores and all(0 < score < 1 for score in scores) and len(set(scores)) > 2
 
 
-# --- what is no PRM, or only half of one -------------------------------------------------------------------------------
+# --- what is no PRM, or only half of one ----------------------------------------------------------
 
 
 def told(capsys, folder, **options) -> str:
@@ -367,8 +373,9 @@ def test_code_that_comes_with_a_checkpoint_is_never_run(tmp_path, build):
 
 
 def test_pickles_are_read_only_if_the_user_says_so(tmp_path, capsys):
-    """Math-Shepherd in .bin shards, as published: refused with the flag that would allow it; with it, the
-    scores of a copy in safetensors, here one that says that it is a Mistral."""
+    """Math-Shepherd in .bin shards, as published: refused with the flag that would allow it; with
+    it, the scores of a copy in safetensors, here one that says that it is a Mistral.
+    """
     mistral = {
         "architectures": ["MistralForCausalLM"],
         "model_type": "mistral",
@@ -410,9 +417,10 @@ def test_a_pickle_that_would_run_code_does_not_even_then(tmp_path, capsys, file)
     assert not (tmp_path / "ran").exists()
 
 
-# --- policies as they are published ------------------------------------------------------------------------------------
+# --- policies as they are published ---------------------------------------------------------------
 
-# generation_config.json of Llama-3.2-1B-Instruct and Qwen2.5-Math-1.5B-Instruct's sisters, but for the ids.
+# generation_config.json of Llama-3.2-1B-Instruct and Qwen2.5-Math-1.5B-Instruct's sisters, but for
+# the ids.
 LLAMA = {"do_sample": True, "temperature": 0.6, "top_p": 0.9}
 QWEN = {
     "do_sample": True,
@@ -425,7 +433,9 @@ QWEN = {
 
 @pytest.fixture(scope="module", params=["llama", "qwen"])
 def policy(request, tmp_path_factory):
-    """A random policy with several ids that end its text, and no pad token where the family has none."""
+    """A random policy with several ids that end its text, and no pad token where the family has
+    none.
+    """
     folder = tmp_path_factory.mktemp("policy")
     if request.param == "llama":
         checkpoints.rlhflow(folder, writer=True)
@@ -459,8 +469,10 @@ def root_of(monkeypatch, model, tokenizer, prompt, most):
 def test_sampling_follows_softmax_in_the_nucleus_and_nothing_else(
     policy, temperature, top_p, monkeypatch
 ):
-    """Through generate() and the cache, on an even grid of uniforms in place of chance: a token has the frequencies of
-    softmax(logits / T), cut to top-p and no further, whatever generation_config.json recommends."""
+    """Through generate() and the cache, on an even grid of uniforms in place of chance: a token has
+    the frequencies of softmax(logits / T), cut to top-p and no further, whatever
+    generation_config.json recommends.
+    """
     model, tokenizer, _ = policy
     prompt = chat.encode_prompt(tokenizer, "1 + 1?", system="Solve it.")
     with torch.no_grad():

@@ -60,8 +60,9 @@ def test_a_whole_solution_at_once_equals_step_by_step(pair):
 
 
 def test_random_trees_of_two_problems_interleaved(pair):
-    """Nodes dropped, repeated and reordered, of ragged lengths, some without a step, of two trees at
-    once. The PRM has no state: it does not matter what it has read in between."""
+    """Nodes dropped, repeated and reordered, of ragged lengths, some without a step, of two trees
+    at once. The PRM has no state: it does not matter what it has read in between.
+    """
     prm = pair[2]
     rng = random.Random(0)
     texts = [*STEPS, *WRONG, "\n\n", "", "one\n\ntwo\n\n"]

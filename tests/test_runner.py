@@ -1,4 +1,5 @@
-"""The run, from the outside: real processes of a stub script whose search is a seeded die (stub.py).
+"""The run, from the outside: real processes of a stub script whose search is a seeded die
+(stub.py).
 
 Most are forked from this one, where all is imported already. So they start at once, and dozens can
 be killed. Some tests of several processes start new ones.
@@ -194,7 +195,7 @@ def unbroken(folder):
     return rows_of(folder / "unbroken.jsonl")
 
 
-# ------------------------------------------------------------------------------------------ what is written
+# --- what is written ------------------------------------------------------------------------------
 
 
 def test_file_of_a_run(folder, unbroken):
@@ -476,7 +477,7 @@ def test_wilson(
     assert table.wilson(right, total) == pytest.approx((low, high), abs=5e-5)
 
 
-# ------------------------------------------------------------------------------------------ kills and resumes
+# --- kills and resumes ----------------------------------------------------------------------------
 
 
 def test_kill_9_at_random_moments(folder, unbroken):
@@ -729,7 +730,7 @@ def test_two_runs_do_not_write_one_file(folder):
     assert first.returncode == 0 and len(ids(folder / "o.jsonl")) == 12
 
 
-# ------------------------------------------------------------------------------------------ many processes
+# --- many processes -------------------------------------------------------------------------------
 
 
 def ranks(folder, *flags, world=2, env={}):
@@ -810,7 +811,7 @@ def test_kill_9_of_two_processes(folder):
     )
 
 
-# ------------------------------------------------------------------------------------------ wrong input
+# --- wrong input ----------------------------------------------------------------------------------
 
 
 def lines_with(**changes):
@@ -980,7 +981,7 @@ def test_help_fits(folder):
     assert out.startswith("usage: stub.py [flags]\n") and len(out.splitlines()) <= 40
 
 
-# ------------------------------------------------------------------------------------------ one question
+# --- one question ---------------------------------------------------------------------------------
 
 
 def test_question(folder):
@@ -1008,7 +1009,7 @@ def test_question(folder):
     assert out.startswith("Failed: MemoryError: no room")
 
 
-# ------------------------------------------------------------------------------------------ rules
+# --- rules ----------------------------------------------------------------------------------------
 
 
 def completion(answer, *scores, finished=True):
@@ -1081,7 +1082,7 @@ def test_scores_that_are_no_numbers_never_win(bad, reduction):
     )
 
 
-# ------------------------------------------------------------------------------------------ meter
+# --- meter ----------------------------------------------------------------------------------------
 
 
 def llama(**changes):
@@ -1142,7 +1143,7 @@ def test_meter_counts_packed_weights(tmp_path, tied):
     assert solve.Meter(packed).parameters == solve.Meter(model).parameters
 
 
-# ------------------------------------------------------------------------------------------ models
+# --- models ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -1312,7 +1313,7 @@ def test_small_models_take_one_thread_on_a_cpu(monkeypatch, millions, given, thr
     )
 
 
-# ------------------------------------------------------------------------------------------ progress
+# --- progress -------------------------------------------------------------------------------------
 
 
 def test_bar(folder):

@@ -1,4 +1,4 @@
-"""The bundled pair: the task it is trained on, and that the folders hold what tiny/train.py makes."""
+"""The bundled pair: its task, and that its folders hold what tiny/train.py makes."""
 
 import json
 import random

@@ -1,7 +1,7 @@
 """`--trace`: the tree that is drawn is the search that was made, and the page works in a browser.
 
-The browser test needs Chromium with its driver and Selenium (`apt install chromium chromium-driver`, `pip install
-selenium==4.51.0`), and is skipped where they are not.
+The browser test needs Chromium with its driver and Selenium (`apt install chromium
+chromium-driver`, `pip install selenium==4.51.0`), and is skipped where they are not.
 """
 
 import json
@@ -111,7 +111,9 @@ def test_the_page_opens_where_there_was_something_to_decide():
     "script", ["best_of_n.py", "beam.py", "dvts.py", "rebase.py", "particle.py", "mcts.py"]
 )
 def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
-    """Every completion of the result file is a leaf with its scores, and everything else a parent or turned down."""
+    """Every completion of the result file is a leaf with its scores, and everything else a parent
+    or turned down.
+    """
     monkeypatch.chdir(tmp_path)
     flags = ["--n", "8", "--limit", "3", "--output", "out.jsonl", "--trace", "tree.html"]
     monkeypatch.setattr("sys.argv", [script, *flags])
@@ -142,7 +144,8 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
         if script == "mcts.py":
             assert depths.count(1) == 4  # the first step has four children, whatever n is
             continue
-        # Eight rows a depth until the first solution; a tree that is pruned has leaves which are no solution.
+        # Eight rows a depth until the first solution; a tree that is pruned has leaves which are no
+        # solution.
         assert depths.count(1) == 8 and (script == "best_of_n.py" or depths.count(2) <= 8)
 
 
@@ -206,7 +209,9 @@ HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=
 
 
 def test_the_page_in_a_browser(tmp_path):
-    """Load it, look, click on a step that was turned down, and go to the next problem; model text stays text."""
+    """Load it, look, click on a step that was turned down, and go to the next problem; model text
+    stays text.
+    """
     pytest.importorskip("selenium", reason="needs `pip install selenium==4.51.0`")
     from selenium import webdriver
     from selenium.webdriver.common.by import By

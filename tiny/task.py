@@ -1,8 +1,10 @@
-"""Arithmetic word problems with worked solutions, and a checker that labels every step of a solution.
+"""Arithmetic word problems with worked solutions, and a checker that labels every step of a
+solution.
 
-A problem is a chain of 2 to 8 operations on a number; in half of them the last one is a division that
-leaves a fraction. The solution writes each operation as a step of the format that Llama's math prompt asks
-for, and writes a fraction at random as \\frac, \\dfrac or decimal, so that equal answers look different:
+A problem is a chain of 2 to 8 operations on a number; in half of them the last one is a division
+that leaves a fraction. The solution writes each operation as a step of the format that Llama's math
+prompt asks for, and writes a fraction at random as \\frac, \\dfrac or decimal, so that equal
+answers look different:
 
     ## Step 1: Add 12
     $34+12=46$
@@ -17,23 +19,9 @@ import random
 from dataclasses import dataclass
 from fractions import Fraction
 
-GROUPS = {
-    1: (2, 2),
-    2: (3, 4),
-    3: (5, 5),
-    4: (6, 7),
-    5: (8, 8),
-}  # fewest and most operations: training draws by group,
-LEVEL = {
-    1: 1,
-    2: 1,
-    3: 1,
-    4: 2,
-    5: 2,
-    6: 3,
-    7: 4,
-    8: 5,
-}  # tests are told apart by level, of which more are long
+# Fewest and most operations. Training draws by group, tests are told apart by level: more are long.
+GROUPS = {1: (2, 2), 2: (3, 4), 3: (5, 5), 4: (6, 7), 5: (8, 8)}
+LEVEL = {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 4, 8: 5}  # of so many operations
 LARGEST = 99
 
 SIGN = {"+": "+", "-": "-", "*": "\\times", "/": "\\div"}
@@ -93,7 +81,9 @@ def make_problem(
 
 
 def make_chain(rng, length):
-    """Operations and values: all values whole and in [6, 99], but in half of the chains the last, a fraction."""
+    """Operations and values: all values whole and in [6, 99], but in half of the chains the last, a
+    fraction.
+    """
     ends_in_fraction = rng.random() < 0.5
     while True:
         value = rng.randint(6, LARGEST)
@@ -147,7 +137,9 @@ def tell_story(rng, operations, values):
         story += f" {pronoun} {'then ' if i else ''}{', then '.join(phrases[i : i + 2])}."
     unit = things.split()[0]
     if shared:
-        return f"{story} {pronoun} shares it equally among {operations[-1][1]} people. How many {unit} does each person get?"
+        people = operations[-1][1]
+        story += f" {pronoun} shares it equally among {people} people."
+        return f"{story} How many {unit} does each person get?"
     return f"{story} How many {unit} does {name} have at the end?"
 
 
@@ -188,7 +180,9 @@ def write_answer(answer: str) -> str:
 
 
 def right_steps(problem: Problem, index: int) -> list[str]:
-    """Every right way to write step `index` (0-based; the one after the last operation states the answer)."""
+    """Every right way to write step `index` (0-based; the one after the last operation states the
+    answer).
+    """
     if index == len(problem.operations):
         return [write_answer(form) for form in ways_to_write(problem.answer)]
     sign, operand = problem.operations[index]
@@ -209,7 +203,9 @@ def write_solution(rng, problem: Problem) -> list[str]:
 
 
 def label_steps(problem: Problem, steps: list[str]) -> list[bool]:
-    """For each step whether the solution is still right up to and including it: once wrong, always wrong."""
+    """For each step whether the solution is still right up to and including it: once wrong, always
+    wrong.
+    """
     labels, right = [], True
     for i, step in enumerate(steps):
         right = right and i <= len(problem.operations) and step.strip() in right_steps(problem, i)

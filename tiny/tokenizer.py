@@ -1,6 +1,8 @@
-"""A byte-level BPE tokenizer with the habits of Llama 3's: its special tokens, a BOS before every text, a chat template
-that writes BOS as well and trims every message, and "\\n\\n" inside longer tokens ("$\\n\\n"). Digits stay single, so
-that a small model can learn to calculate; the math prompt and the date are one token each, so that they cost nothing."""
+"""A byte-level BPE tokenizer with the habits of Llama 3's: its special tokens, a BOS before every
+text, a chat template that writes BOS as well and trims every message, and "\\n\\n" inside longer
+tokens ("$\\n\\n"). Digits stay single, so that a small model can learn to calculate; the math
+prompt and the date are one token each, so that they cost nothing.
+"""
 
 import random
 
@@ -46,7 +48,8 @@ CHAT_TEMPLATE = """\
 {{- "Today Date: " + date_string + "\\n\\n" }}
 {{- system_message + "<|eot_id|>" }}
 {%- for message in messages %}
-    {{- "<|start_header_id|>" + message['role'] + "<|end_header_id|>\\n\\n" + message['content'] | trim + "<|eot_id|>" }}
+    {{- "<|start_header_id|>" + message['role'] + "<|end_header_id|>\\n\\n" \
++ message['content'] | trim + "<|eot_id|>" }}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- "<|start_header_id|>assistant<|end_header_id|>\\n\\n" }}

@@ -1,19 +1,21 @@
-"""Train the bundled pair from nothing: a policy that is right about half of the time, and a PRM that can tell.
+"""Train the bundled pair from nothing: a policy that is right about half of the time, and a PRM
+that can tell.
 
     python -m tiny.train                 # writes tiny/policy, tiny/prm and tiny/problems.jsonl
 
-Five stages, each with its own seed and a fixed number of steps (arithmetic is learned abruptly, so a training stopped
-by the clock would give another model each time):
+Five stages, each with its own seed and a fixed number of steps (arithmetic is learned abruptly, so
+a training stopped by the clock would give another model each time):
 
 1. tokenizer   byte-level BPE on the task's own text.
 2. policy      a 4-layer Llama learns to write solutions, and is stopped while it still errs.
-3. solver      the policy, trained on until it hardly errs. Not kept: it is what the PRM grows from, because a
-               verifier must know the arithmetic better than the policy it judges.
+3. solver      the policy, trained on until it hardly errs. Not kept: it is what the PRM grows from,
+               because a verifier must know the arithmetic better than the policy it judges.
 4. rollouts    solutions sampled from the policy; the task's checker labels their steps.
-5. PRM         the solver with two more layers learns to answer "+" or "-" to each step in the dialogue format of
-               RLHFlow's reward models. Three further losses break the plateau (held-out AUC .73) on which the labels
-               alone get stuck: language modelling of the right steps, and two heads, dropped after training, which
-               must say at every token up to the first wrong one "is this token wrong?" and "what should stand here?".
+5. PRM         the solver with two more layers learns to answer "+" or "-" to each step, in the
+               dialogue format of RLHFlow's reward models. Three further losses break the plateau
+               (held-out AUC .73) on which the labels alone get stuck: language modelling of the
+               right steps, and two heads, dropped after training, which must say at every token up
+               to the first wrong one "is this token wrong?" and "what should stand here?".
 """
 
 import argparse
@@ -78,16 +80,17 @@ def main():
     prm = grow(solver, extra_layers=2)
     train_prm(prm, tokenizer, rollouts, held_out, args, **PRM)
     save(prm, tokenizer, args.out / "prm")
-    print(
-        f"policy {policy.num_parameters():,} and PRM {prm.num_parameters():,} parameters in {(time.time() - start) / 60:.0f} minutes on {DEVICE}"
-    )
+    sizes = f"policy {policy.num_parameters():,} and PRM {prm.num_parameters():,} parameters"
+    print(f"{sizes} in {(time.time() - start) / 60:.0f} minutes on {DEVICE}")
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 def test_problems(seed: int) -> list[task.Problem]:
-    """Distinct problems, the five levels in turn while they last: any first K of them are balanced, for K up to 210."""
+    """Distinct problems, the five levels in turn while they last: any first K of them are balanced,
+    for K up to 210.
+    """
     rng, drawn = random.Random(f"test {seed}"), {}
     while len(drawn) < TEST_PROBLEMS:
         problem = task.make_problem(rng, group=1 + len(drawn) % 5)
@@ -139,7 +142,7 @@ def pad(rows: list[list[int]], filler: int) -> torch.Tensor:
     return torch.tensor([row + [filler] * (longest - len(row)) for row in rows], device=DEVICE)
 
 
-# --- models and optimizers --------------------------------------------------------------------------------------------
+# --- models and optimizers ------------------------------------------------------------------------
 
 
 def build_model(tokenizer, layers: int) -> LlamaForCausalLM:
@@ -183,7 +186,9 @@ def save(model, tokenizer, folder: Path):
 
 
 def optimizers(parameters: list, learning_rate: float) -> list:
-    """Muon for the matrices, AdamW for the embedding and the norms. parameters: (name, tensor) pairs."""
+    """Muon for the matrices, AdamW for the embedding and the norms. parameters: (name, tensor)
+    pairs.
+    """
     matrices = [p for name, p in parameters if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in parameters if p.ndim != 2 or "embed" in name]
     return [
@@ -199,7 +204,9 @@ def optimizers(parameters: list, learning_rate: float) -> list:
 
 
 def update(loss, parameters, optims, learning_rate, step, steps, decay):
-    """One optimizer step: warm up over 40 steps, constant, then fall to zero over the last share `decay`."""
+    """One optimizer step: warm up over 40 steps, constant, then fall to zero over the last share
+    `decay`.
+    """
     scale = min(1.0, (step + 1) / 40) * min(1.0, (1 - step / steps) / decay)
     loss.backward()
     torch.nn.utils.clip_grad_norm_([p for _, p in parameters], 1.0)
@@ -210,13 +217,15 @@ def update(loss, parameters, optims, learning_rate, step, steps, decay):
         optim.zero_grad(set_to_none=True)
 
 
-# --- the policy and the solver ----------------------------------------------------------------------------------------
+# --- the policy and the solver --------------------------------------------------------------------
 
 
 def train_writer(
     name, model, tokenizer, held_out, args, *, steps, batch, drills, learning_rate, decay
 ):
-    """Next-token prediction on solutions, and on bare calculations in a share `drills` of the batches."""
+    """Next-token prediction on solutions, and on bare calculations in a share `drills` of the
+    batches.
+    """
     rng, steps = random.Random(f"{name} {args.seed}"), steps // args.shrink
     parameters = list(model.named_parameters())
     optims = optimizers(parameters, learning_rate)
@@ -277,7 +286,7 @@ def sample_rollouts(policy, tokenizer, held_out, seed, count, batch=64, samples=
     return rollouts
 
 
-# --- the PRM ----------------------------------------------------------------------------------------------------------
+# --- the PRM --------------------------------------------------------------------------------------
 
 
 def train_prm(
@@ -306,7 +315,8 @@ def train_prm(
                 for _ in range(batch)
             ]
         else:
-            # Single calculations at first, then ever more chains: what is wrong is learned where it is plain to see.
+            # Single calculations at first, then ever more chains: what is wrong is learned where it
+            # is plain to see.
             short = rng.random() < max(0.15, 0.8 - 1.3 * step / steps)
             group = 1 if short else rng.choice([2, 3, 4, 5, 5])
             dialogues = []
@@ -340,7 +350,8 @@ def train_prm(
             )  # 0 right, 1 wrong
             with torch.autocast(DEVICE, dtype=torch.bfloat16):
                 verdict = model.lm_head(hidden[at]).float()
-            # Weight on the whole vocabulary too, lightly: the verdict must be what the model would really write.
+            # Weight on the whole vocabulary too, lightly: the verdict must be what the model would
+            # really write.
             loss = (
                 loss
                 + cross_entropy(verdict[:, plus_minus], labels)
@@ -417,7 +428,9 @@ class DialogueWriter:
         return d
 
     def mark_first_wrong_token(self, d, problem, index, lead, start, tokens):
-        """Of all right ways to write this step, the one that agrees longest with what was written shows the error."""
+        """Of all right ways to write this step, the one that agrees longest with what was written
+        shows the error.
+        """
         ways = task.right_steps(problem, index) if index <= len(problem.operations) else [""]
         ways = [
             chat.encode(self.tokenizer, lead + way) + [self.tokenizer.eos_token_id] for way in ways
@@ -441,9 +454,11 @@ def agreement(a: list[int], b: list[int]) -> int:
 
 
 def corrupt(rng, problem: task.Problem) -> list[str]:
-    """A solution with an error or two in it, whose later steps calculate rightly from the wrong number.
+    """A solution with an error or two in it, whose later steps calculate rightly from the wrong
+    number.
 
-    Its labels are the checker's: now and then the error is none, where an operation was replaced by its like.
+    Its labels are the checker's: now and then the error is none, where an operation was replaced by
+    its like.
     """
     last = len(problem.operations) - 1
     bad = {rng.randint(0, last)}
@@ -473,7 +488,9 @@ def corrupt(rng, problem: task.Problem) -> list[str]:
 
 
 def perturb(rng, value: Fraction) -> Fraction:
-    """A different number, wrong in one of the ways in which models err: by a little, in one digit, in the tens."""
+    """A different number, wrong in one of the ways in which models err: by a little, in one digit,
+    in the tens.
+    """
     kind, n, d = rng.random(), value.numerator, value.denominator
     if d > 1 and kind < 0.25:
         other = Fraction(n, rng.choice([2, 4, 5, 8]))
