@@ -262,10 +262,11 @@ def check_writer(args, policy, tokenizer):
     those of a writer, yet it answers "+" or "-"."""
     step = "What is 1 + 1? ## Step 1: Add\n$1+1=2$"
     prompt = torch.tensor([chat.encode_prompt(tokenizer, step, "")], device=policy.device)
+    cache = DynamicCache(config=policy.config)
     with torch.inference_mode():
-        output = policy(prompt, use_cache=True)
+        output = policy(prompt, past_key_values=cache)
     shapes = set()
-    for layer in output.past_key_values.layers:
+    for layer in cache.layers:
         shapes |= {(kv.shape[1], kv.shape[3]) for kv in (layer.keys, layer.values)}
     if len(shapes) > 1:
         fail(

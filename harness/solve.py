@@ -45,7 +45,7 @@ class Meter:
 
     def count(self, _module, given, kwargs):
         rows, new = (given[0] if given else kwargs["input_ids"]).shape
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))  # its name from 5.24 on, before
         past = cache.get_seq_length() if cache is not None else 0
         self.positions += rows * new
         self.flops += 2 * self.parameters * rows * new

@@ -539,9 +539,11 @@ def test_what_is_proposed_fits_and_what_may_fit_is_taken(pair, monkeypatch, caps
 def test_keys_and_values_are_those_of_the_cache(pair):
     """Of a model whose heads are grouped, too."""
     from test_runner import llama
+    from transformers import DynamicCache
 
     for model in (pair[0], llama(), llama().to(torch.bfloat16)):
-        cache = model(torch.zeros(1, 3, dtype=torch.long), use_cache=True).past_key_values
+        cache = DynamicCache()
+        model(torch.zeros(1, 3, dtype=torch.long), past_key_values=cache)
         size = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
         assert solve.key_value_bytes(model) == size / 3
 
