@@ -157,20 +157,20 @@ def seeded(count):
 
 def look_ahead(policy, tokenizer, prm, children, steps, separator, reduce):
     """Give children the values that they have so many greedy steps later (Snell et al., 5.2)."""
-    heads = list(children)
+    tips = list(children)  # how far each has been written
     ahead = [[] for _ in children]  # the scores beyond each child
     sampling = {"separator": separator, "temperature": 0.0, "top_p": 1.0}
     for _ in range(steps):
-        going_on = [i for i, head in enumerate(heads) if not head.ended]
+        going_on = [i for i, tip in enumerate(tips) if not tip.ended]
         if not going_on:
             break
-        parents = [heads[i] for i in going_on]
+        parents = [tips[i] for i in going_on]
         uniforms = torch.zeros(len(parents), max(parent.left for parent in parents))
         beyond = sample_steps(policy, tokenizer, parents, uniforms, False, **sampling)
         prm.score(beyond, separator)
-        for i, head in zip(going_on, beyond):
-            heads[i] = head
-            ahead[i] += head.scores
+        for i, tip in zip(going_on, beyond):
+            tips[i] = tip
+            ahead[i] += tip.scores
     for child, scores in zip(children, ahead):
         if scores:
             child.value = worth(child.all_scores() + scores, reduce)
