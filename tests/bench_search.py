@@ -233,8 +233,8 @@ class Memory:
 # --- the plain way --------------------------------------------------------------------------------
 
 
-def plain_prefill(policy, tokenizer, problems, system, max_new_tokens):
-    prompts = [beam.encode_prompt(tokenizer, text, system=system) for text in problems]
+def plain_prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False):
+    prompts = [beam.encode_prompt(tokenizer, text, system, thinking) for text in problems]
     return [
         beam.Node(None, i, max_new_tokens, tokens=prompt, text=text)
         for i, (prompt, text) in enumerate(zip(prompts, problems))

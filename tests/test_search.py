@@ -836,3 +836,16 @@ def test_a_whole_search_equals_one_that_reuses_nothing(pair, monkeypatch, name):
         assert [one.tokens for one in found] == [one.tokens for one in expected]
         for a, b in zip(found, expected):
             assert a.scores == pytest.approx(b.scores, abs=1e-4)
+
+
+def test_the_benchmark_of_the_caches_finds_one_tree_both_ways(pair):
+    """bench_search.py's other way: stock generate() on whole texts, and a PRM that reads anew."""
+    import bench_search
+
+    policy, tokenizer, prm = pair
+    meters = {"policy": bench_search.Meter(policy), "prm": bench_search.Meter(prm.model)}
+    for script in (beam, dvts):
+        case = script, bench_search.QUESTION, policy, tokenizer, prm, meters, 4
+        fast, plain = [bench_search.measure(way, *case) for way in ("fast", "plain")]
+        assert fast["tree"] == plain["tree"] and len(fast["tree"]) > 0
+        assert 2 * fast["policy"] < plain["policy"]
