@@ -155,17 +155,18 @@ def seeded(count):
     return [torch.Generator().manual_seed(seed) for seed in range(count)]
 
 
-def look_ahead(policy, tokenizer, prm, children, steps, separator, reduce):
-    """Give children the values that they have so many greedy steps later (Snell et al., 5.2)."""
+def look_ahead(policy, tokenizer, prm, children, depth, separator, reduce):
+    """Give children the values that they have depth greedy steps later (Snell et al., 5.2)."""
     tips = list(children)  # how far each has been written
     ahead = [[] for _ in children]  # the scores beyond each child
     sampling = {"separator": separator, "temperature": 0.0, "top_p": 1.0}
-    for _ in range(steps):
+    for _ in range(depth):
         going_on = [i for i, tip in enumerate(tips) if not tip.ended]
         if not going_on:
             break
         parents = [tips[i] for i in going_on]
-        uniforms = torch.zeros(len(parents), max(parent.left for parent in parents))
+        longest = max(parent.left for parent in parents)
+        uniforms = torch.zeros(len(parents), longest)  # greedy: none is drawn by
         beyond = sample_steps(policy, tokenizer, parents, uniforms, False, **sampling)
         prm.score(beyond, separator)
         for i, tip in zip(going_on, beyond):
@@ -204,7 +205,7 @@ class Node:
     parent: "Node | None"  # None: this is a root, a problem and its prompt
     problem: int  # which of the problems that are solved side by side
     left: int  # how many tokens may still follow
-    number: int = 0  # counts the steps sampled for this problem, from 1; a root has 0
+    number: int = 0  # counts the steps written for this problem, from 1; a root has 0
     tokens: list[int] = field(default_factory=list)  # the policy's own: never tokenized again
     text: str = ""  # of a root: the problem
     finished: bool = False  # the policy has ended the text
@@ -213,8 +214,8 @@ class Node:
     kv: torch.Tensor | None = None  # what the policy has cached of it, see below
     prm_kv: torch.Tensor | None = None  # what the PRM has cached of it
     begun: list[int] = field(default_factory=list)  # its last tokens, if they begin the next step
-    steps: list[str] = field(default_factory=list)  # its text in steps, if a function splits it
-    sampled: int = 0  # of a root: how many steps were sampled for this problem
+    steps: list[str] = field(default_factory=list)  # its text in steps, if a function says where
+    written: int = 0  # of a root: how many steps were written for this problem, ahead or not
 
     @property
     def cut(self):
@@ -267,9 +268,12 @@ def solution(tokenizer, node, subtree=None):
 # A text's newest token is what the policy is fed next. Only then are there keys and values of it.
 # So a cache is one token behind its text:
 #
-#     prompt        p1 p2 p3 p4            root.kv: p1 p2 p3
-#     its step      a1 a2 a3               step.kv: p4 a1 a2       as many as the step has tokens
-#     the next      b1 b2                  next.kv: a3 b1
+#     root, the prompt    p1 p2 p3 p4      root.kv: p1 p2 p3
+#     its child           a1 a2 a3         child.kv: p4 a1 a2      as many as it has tokens
+#     and the next step   b1 b2            next.kv: a3 b1
+#
+# What is cached of a token depends on its place in the text (position_ids), not on its column in a
+# batch. So it can be cut out of one cache and laid out in another, behind other padding.
 #
 # kv: [2 (keys, values), layers, kv_heads, tokens, head_dim]; None where a text is at its end.
 # Shapes: R rows of a batch, T tokens in the cache, V vocabulary.
@@ -285,16 +289,16 @@ def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False)
     """
     context = getattr(policy.config, "max_position_embeddings", None) or math.inf
     roots = []
-    for problem, text in enumerate(problems):
-        prompt = encode_prompt(tokenizer, text, system, thinking)
+    for i, problem in enumerate(problems):
+        prompt = encode_prompt(tokenizer, problem, system, thinking)
         left = min(max_new_tokens, context - len(prompt))
         if left <= 0:
             raise ValueError(f"a prompt of {len(prompt)} tokens fills the context of {context}")
         cache = DynamicCache()
         ids = torch.tensor([prompt[:-1]], device=policy.device)
-        policy.base_model(ids, past_key_values=cache, use_cache=True)
+        policy.base_model(ids, past_key_values=cache, use_cache=True)  # without the head: no logits
         kv = cut_out(cache, 0, 0, len(prompt) - 1)
-        roots.append(Node(None, problem, left, tokens=prompt, text=text, kv=kv))
+        roots.append(Node(None, i, left, tokens=prompt, text=problem, kv=kv))
     return roots
 
 
@@ -317,7 +321,7 @@ def sample_steps(
     """
     is_whole_step = step_end(tokenizer, None if to_the_end else separator)
 
-    def write(rows):
+    def write(rows):  # where memory runs out, in_batches() calls it again for fewer rows
         batch = [parents[row] for row in rows]
         children = [Node(parent, parent.problem, parent.left) for parent in batch]
         newest = [[parent.tokens[-1]] for parent in batch]
@@ -339,8 +343,8 @@ def sample_steps(
     children = in_batches(policy, write, list(range(len(parents))))
     for child in children:
         root = child.path()[0]
-        root.sampled += 1
-        child.number = root.sampled
+        root.written += 1
+        child.number = root.written
         read_text(tokenizer, child, separator)
     return children
 
@@ -356,7 +360,7 @@ def decode(
     temperature,
     top_p,
     watch,
-    **model_kwargs,
+    **model_kwargs,  # generate()'s own. What is named above it hands through and does not read
 ):
     """The loop that generate() runs for us. Unlike its own, a row leaves when its step is whole.
 
@@ -375,7 +379,7 @@ def decode(
         logits = model(
             token,
             attention_mask=attention_mask,
-            position_ids=attention_mask.sum(1, keepdim=True) - 1,  # [R, 1]; padding has none
+            position_ids=attention_mask.sum(1, keepdim=True) - 1,  # [R, 1]; padding is not counted
             past_key_values=kv_cache,
         ).logits[:, -1]  # [R, V]
         if watch:
@@ -383,7 +387,8 @@ def decode(
         token = sample(logits, uniforms[:, written], temperature, top_p)  # [R, 1]
         written += 1
 
-        # 2. Which rows stay? One that can be continued takes along what was cached since the start.
+        # 2. A row stays until its text has ended or its step is whole. A whole step takes along its
+        #    keys and values: what was cached since the start.
         stay = []
         for row, (child, new) in enumerate(zip(writing, token[:, 0].tolist())):
             if new < 0:
@@ -393,21 +398,22 @@ def decode(
             child.finished = new in eos
             if child.ended:
                 continue
-            whole = is_whole_step(child.parent.begun + child.tokens)
-            if whole:
-                child.kv = cut_out(kv_cache, row, start, start + written)
-                child.begun = child.tokens[whole:] if whole < 0 else []
-            else:
+            whole = is_whole_step(child.parent.begun + child.tokens)  # or -k, see step_end()
+            if not whole:
                 stay.append(row)
+                continue
+            child.kv = cut_out(kv_cache, row, start, start + written)
+            if whole < 0:
+                child.begun = child.tokens[whole:]
 
         # 3. The others leave the batch.
         if len(stay) < len(writing):
             writing = [writing[row] for row in stay]
-            stay = torch.tensor(stay, dtype=torch.long, device=token.device)
-            token = token[stay]
-            uniforms = uniforms[stay]
-            attention_mask = attention_mask[stay]
-            kv_cache.batch_select_indices(stay)
+            rows = torch.tensor(stay, dtype=torch.long, device=token.device)
+            token = token[rows]
+            uniforms = uniforms[rows]
+            attention_mask = attention_mask[rows]
+            kv_cache.batch_select_indices(rows)
 
         # 4. There is one token more to be seen.
         attention_mask = pad(attention_mask, (0, 1), value=1)
@@ -430,21 +436,22 @@ def sample(logits, uniforms, temperature, top_p):
     return token.masked_fill(~largest.isfinite(), -1)
 
 
-def place_of(weights, share):
-    """Where a share of their sum is reached when weights are laid end to end: [R, V] -> [R, 1].
+def place_of(weights, fraction):
+    """Where a fraction of their sum is reached when weights are laid end to end: [R, V] -> [R, 1].
 
-    A sum over 128k weights in single precision is off, and need not even rise. In double precision
-    it is slow on a consumer GPU. So blocks are summed up first, and then one block's weights.
+    A running sum over 128k weights in single precision is off, and may even fall. In double
+    precision it is slow on a consumer GPU. So blocks are summed up first, then one block's weights.
     """
     V = weights.shape[1]
     blocks = pad(weights, (0, -V % BLOCK)).unflatten(1, (-1, BLOCK))  # [R, blocks, BLOCK]
     upto = pad(blocks.sum(-1).double().cumsum(-1), (1, 0))  # [R, 1 + blocks]
-    goal = share * upto[:, -1:]
+    goal = fraction * upto[:, -1:]
     block = (upto[:, 1:] <= goal).sum(-1, keepdim=True)
     before, after = upto.gather(1, block), upto.gather(1, block + 1)
     inside = blocks.take_along_dim(block[:, :, None], 1)[:, 0].double().cumsum(-1)  # [R, BLOCK]
-    within = inside <= (goal - before) / (after - before) * inside[:, -1:]
-    return (block * BLOCK + within.sum(-1, keepdim=True)).clamp(max=V - 1)
+    # In double precision a block's sum is a little more or less than after - before.
+    passed = inside <= (goal - before) / (after - before) * inside[:, -1:]
+    return (block * BLOCK + passed.sum(-1, keepdim=True)).clamp(max=V - 1)
 
 
 def lay_out(nodes):
@@ -462,11 +469,12 @@ def lay_out(nodes):
     for i, path in enumerate(paths):
         torch.cat(path, dim=3, out=laid[:, :, i, :, T - lengths[i] : T])
 
+    # Then it is copied to each row that it is for, since rows are written to from here on.
     rows = torch.tensor([distinct.index(node) for node in nodes], device=laid.device)  # [R]
     keys, values = laid
     cache = Cache(layers=[RoomyLayer(keys[i, rows], values[i, rows], T) for i in range(layers)])
-    lengths = torch.tensor(lengths, device=laid.device)[rows, None]  # [R, 1]
-    attention_mask = torch.arange(T, device=laid.device) >= T - lengths  # [R, T]
+    padding = T - torch.tensor(lengths, device=laid.device)[rows, None]  # [R, 1]
+    attention_mask = torch.arange(T, device=laid.device) >= padding  # [R, T]
     return cache, attention_mask.long()
 
 
@@ -516,19 +524,20 @@ def step_end(tokenizer, separator):
     if callable(separator):
         return separator
     # A string may be part of one token, or span several: as many as it has bytes, at most.
-    width = len(separator.encode())
+    most = len(separator.encode())
 
-    @lru_cache(2**16)
+    @lru_cache(2**16)  # the same few tokens come again and again, and to decode them takes time
     def found(*tail):
         return separator in tokenizer.decode(list(tail), skip_special_tokens=True)
 
-    return lambda tokens: found(*tokens[-width:])
+    return lambda tokens: found(*tokens[-most:])
 
 
 def read_text(tokenizer, child, separator):
     """Set child.text, and child.steps if the separator is a function.
 
-    All of the solution is decoded: a step by itself could lose a space at its beginning.
+    These are several if it was written to the end of its text. All of the solution is decoded: a
+    step by itself could lose a space at its beginning.
     """
     _, *before, _ = child.path()
     tokens = [token for node in before for token in node.tokens] + child.tokens
@@ -539,9 +548,9 @@ def read_text(tokenizer, child, separator):
         return
     start = len(tokens) - len(child.tokens) - len(child.parent.begun)
     for position in range(start + 1, end + 1):
-        ended = position == end or separator(tokens[start:position])
-        if ended:
-            start = position + min(ended, 0)  # at -k the last k tokens begin the next step
+        whole = position == end or separator(tokens[start:position])
+        if whole:
+            start = position + whole if whole < 0 else position  # at -k: k tokens back
             text = tokenizer.decode(tokens[:start], skip_special_tokens=True)
             child.steps.append(text[known:])
             known = len(text)
