@@ -109,7 +109,7 @@ def cost_lines(args, solved):
         mean[key] = sum(row["usage"][key] for row in solved) / len(solved)
     drawn = f"{finished + cut:.1f} drawn, " if args.stop_at is not None else ""
     lines = [
-        f"a problem: of {args.n} solutions {drawn}{finished:.1f} finished and {cut:.1f} cut, "
+        f"a problem: {drawn}{finished:.1f} solutions finished and {cut:.1f} cut, {args.n} at most; "
         f"{distinct:.1f} distinct",
         f"  {mean['flops'] / 1e9:,.1f} GFLOP, {mean['seconds']:.2f} s; "
         f"{mean['generated_tokens']:,.0f} tokens sampled,",

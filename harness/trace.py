@@ -101,7 +101,7 @@ def write(page, source, rows, reduction, overwrite=False):
 def search(row, reduction):
     """What the page shows of a row."""
     nodes, ends = chains(row["tree"])
-    _, best = winner(row, reduction)
+    ballots, best = winner(row, reduction)
     rule = own_rule(row)
     for completion in row["completions"]:
         answer = completion["answer"]
@@ -126,8 +126,24 @@ def search(row, reduction):
         "answer": row["answer"],
         "prediction": row["predictions"][rule],
         "right": row["correct"].get(rule),
+        "votes": told(ballots, rule),
         "nodes": nodes,
     }
+
+
+def told(ballots, rule):
+    """The answers with most votes, as text: how many solutions, and what their scores add up to."""
+    answers = []
+    for votes in ballots.values():
+        total = len(votes) if rule == "majority" else sum(score for score, _ in votes)
+        answers.append((total, len(votes), votes[0][1]["answer"]))
+    answers.sort(key=lambda one: one[0], reverse=True)
+    texts = []
+    for total, count, answer in answers[:4]:
+        score = "" if rule == "majority" else f" ({total:.2f})"
+        texts.append(f"{answer} has {count}{score}")
+    more = f", and {len(answers) - 4} more" if len(answers) > 4 else ""
+    return ", ".join(texts) + more
 
 
 def chains(tree):

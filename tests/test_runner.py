@@ -289,7 +289,7 @@ def test_table(folder):
         f"{100 * right / 16:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in lines[3]
     )  # failed is wrong
     assert [line.split()[:2] for line in lines[4:7]] == [["1", "6"], ["2", "5"], ["3", "5"]]
-    assert "of 4 solutions 3.0 finished and 1.0 cut, " in out and " distinct" in out
+    assert "a problem: 3.0 solutions finished and 1.0 cut, 4 at most" in out and " distinct" in out
     assert "20 tokens sampled" in out and "7 through the policy, 7 through the PRM" in out
     assert "3 solutions had NaN or infinite scores" in out and "GiB" in out
     assert "results in o.jsonl" in out

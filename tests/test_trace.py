@@ -140,6 +140,7 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
             won["answer"] == row["predictions"]["weighted"]
             and won["right"] == row["correct"]["weighted"]
         )
+        assert search["votes"].startswith(f"{won['answer']} has ")
         depths = [len(way(nodes, i)) for i in range(len(nodes))]
         if script == "mcts.py":
             assert depths.count(1) == 4  # the first step has four children, whatever n is
@@ -147,6 +148,16 @@ def test_the_page_holds_the_search(script, tmp_path, monkeypatch, capsys):
         # Eight rows a depth until the first solution; a tree that is pruned has leaves which are no
         # solution.
         assert depths.count(1) == 8 and (script == "best_of_n.py" or depths.count(2) <= 8)
+
+
+def test_the_page_tells_the_vote():
+    ballots = {}
+    for i, scores in enumerate([[0.4, 0.3], [0.9], [0.1], [0.05], [0.0]]):
+        ballots[i] = [(score, {"answer": str(i)}) for score in scores]
+    weighted = "1 has 1 (0.90), 0 has 2 (0.70), 2 has 1 (0.10), 3 has 1 (0.05), and 1 more"
+    assert trace.told(ballots, "weighted") == weighted
+    assert trace.told({0: ballots[0], 1: ballots[1]}, "majority") == "0 has 2, 1 has 1"
+    assert trace.told({}, "tests") == ""
 
 
 def test_a_page_can_be_made_later_from_the_file(tmp_path, monkeypatch, capsys):

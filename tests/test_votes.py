@@ -178,7 +178,8 @@ def test_a_row_says_how_many_were_drawn(tmp_path, monkeypatch, capsys):
     drawn = [row["drawn"] for row in rows]
     assert drawn == [len(row["completions"]) for row in rows] and min(drawn) < 20
     mean = sum(drawn) / len(drawn)
-    assert f"of 20 solutions {mean:.1f} drawn" in capsys.readouterr().out
+    counts = f"{mean:.1f} drawn, {mean:.1f} solutions finished and 0.0 cut, 20 at most"
+    assert f"a problem: {counts}" in capsys.readouterr().out
     header = json.loads((tmp_path / "out.jsonl").read_text().split("\n")[0])["run"]
     assert header["batch_problems"] == 64 // 8 and header["stop_at"] == 0.9
 
