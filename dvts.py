@@ -4,7 +4,9 @@ Each of the N/M subtrees holds one partial solution. The policy writes M next st
 process reward model (PRM) scores them, and the best of the M is continued, until that best one is
 at the end of its text. Beam search (beam.py) compares all N steps with each other, so that at large
 N everything may soon descend from one favourite, right or wrong. Here every subtree goes its own
-way, and a vote over their answers has different opinions to count.
+way, and a vote over their answers has different opinions to count. Only chance makes subtrees
+differ: they may begin alike, but none can take over. And none goes back: where all M steps are
+wrong, a wrong one is continued.
 
     question ─┬─ subtree 1 ─┬─ 0.9 ─┬─ 0.3              N = 4 steps are sampled at each depth,
               │             └─ 0.2  └─ 0.8 ─ ...        M = 2 in each of the N/M = 2 subtrees,
