@@ -16,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, BitsAndBytesConfig, Cache, DynamicLayer
 from transformers.utils import logging
 
@@ -140,12 +141,21 @@ class PRM:
         L = max(map(len, texts))
         ids = torch.tensor([tokens + [0] * (L - len(tokens)) for tokens in texts], device=device)
 
-        # 2. What is cached of the paths before them, padded on the left.
-        paths = [[part.prm_kv for part in node.path() if part.prm_kv is not None] for node in nodes]
-        lengths = [sum(kv.shape[3] for kv in path) for path in paths]
+        # 2. All that is seen is laid end to end, each node once: first what is cached of the paths,
+        # then the new tokens of each row. The places that a row sees are padded on the left.
+        paths = [[part for part in node.path() if part.prm_kv is not None] for node in nodes]
+        parts = list(dict.fromkeys(part for path in paths for part in path))
+        sizes = [part.prm_kv.shape[3] for part in parts] + [L] * len(nodes)
+        ranges = torch.arange(sum(sizes)).split(sizes)
+        places_of = dict(zip(parts, ranges))
+        new = ranges[len(parts) :]
+        rows = [torch.cat([*map(places_of.get, path), own]) for path, own in zip(paths, new)]
+        lengths = [len(row) - L for row in rows]  # of the paths
         T = max(lengths)
+        places = pad_sequence(rows, batch_first=True, padding_side="left").to(device)  # [R, T + L]
+        known = [part.prm_kv for part in parts]
         layers = range(self.model.config.num_hidden_layers)
-        cache = Cache(layers=[PathLayer(paths, layer, T) for layer in layers])
+        cache = Cache(layers=[PathLayer(known, layer, places, T) for layer in layers])
 
         # 3. Forward.
         before = torch.tensor(lengths, device=device)[:, None]  # [R, 1]
@@ -158,12 +168,18 @@ class PRM:
             use_cache=True,
         ).last_hidden_state  # [R, L, h]
 
-        # 4. Scores where they are due, and keys and values of what may be continued.
-        for row, (node, tokens, ends) in enumerate(batch):
-            if ends:
-                scores = self.family.score(hidden[row, ends].float()).tolist()
-                inside = [lengths[row] + end < self.context for end in ends]
-                node.scores = [s if fits else math.nan for s, fits in zip(scores, inside)]
+        # 4. Scores where they are due: the host waits once for the GPU.
+        due = [(row, end) for row, (_, _, ends) in enumerate(batch) for end in ends]
+        where = torch.tensor(due, dtype=torch.long, device=device).view(-1, 2)
+        scores = self.family.score(hidden[where[:, 0], where[:, 1]].float()).tolist()
+        for node in nodes:
+            node.scores = []
+        for (row, end), score in zip(due, scores):
+            inside = lengths[row] + end < self.context
+            nodes[row].scores.append(score if inside else math.nan)
+
+        # 5. Keys and values of what may be continued.
+        for row, (node, tokens, _) in enumerate(batch):
             if not node.ended:
                 keys = [layer.keys[row, :, : len(tokens)] for layer in cache.layers]
                 values = [layer.values[row, :, : len(tokens)] for layer in cache.layers]
@@ -175,10 +191,11 @@ class PathLayer(DynamicLayer):
     """A layer of a cache of paths. They are laid out side by side when the layer reads them, and
     not kept: no more than one layer is there at a time."""
 
-    def __init__(self, paths, layer, T):
+    def __init__(self, known, layer, places, T):
         super().__init__()
-        self.paths = paths  # of each row a list of prm_kv
+        self.known = known  # prm_kv of the nodes on the paths
         self.layer = layer
+        self.places = places  # [R, T + L]: what each row sees of them and of the new tokens
         self.T = T
 
     def get_seq_length(self):
@@ -189,17 +206,10 @@ class PathLayer(DynamicLayer):
         be seen, [R, kv_heads, T + L, head_dim]."""
         self.keys = keys
         self.values = values
-        R, kv_heads, L, head_dim = keys.shape
-        both = keys.new_zeros(2, R, kv_heads, self.T + L, head_dim)
-        both[0, :, :, self.T :] = keys
-        both[1, :, :, self.T :] = values
-        for row, path in enumerate(self.paths):
-            start = self.T - sum(kv.shape[3] for kv in path)
-            for kv in path:
-                end = start + kv.shape[3]
-                both[:, row, :, start:end] = kv[:, self.layer]
-                start = end
-        return both[0], both[1]
+        new = torch.stack([keys, values]).transpose(1, 2).flatten(2, 3)  # [2, kv_heads, R L, ...]
+        all_parts = torch.cat([*(kv[:, self.layer] for kv in self.known), new], dim=2)
+        keys, values = all_parts[:, :, self.places].transpose(1, 2)
+        return keys, values
 
 
 class Scorer:
