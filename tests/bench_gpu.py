@@ -381,7 +381,7 @@ def stock(page, policy, tokenizer):
 
 
 def end_to_end(page, args):
-    page.table("From the command line", ["command", "s", "the last lines that it printed"])
+    page.table("From the command line", ["command", "s", "what it printed of all problems"])
     commands = [["dvts.py", "--n", "64"]]
     if args.smollm2:
         commands.append(["majority.py", "--n", "16", "--policy", args.smollm2])
@@ -397,9 +397,10 @@ def end_to_end(page, args):
                 [sys.executable, *command, *output], cwd=ROOT, capture_output=True, text=True
             )
             seconds = time.perf_counter() - start
-            said = (done.stdout if done.returncode == 0 else done.stderr).strip().split("\n")[-3:]
-            said = " / ".join(said).replace("|", "")
-            page.row([f"`{' '.join(command)}`", f"{seconds:.0f}", said])
+            said = done.stdout.split("\n") if done.returncode == 0 else done.stderr.split("\n")[-3:]
+            told = [line for line in said if line.startswith(("all ", "  ", "peak memory"))]
+            kept = told[:3] + told[-1:] if done.returncode == 0 else said
+            page.row([f"`{' '.join(command)}`", f"{seconds:.0f}", " / ".join(kept)])
 
 
 # --- models ---------------------------------------------------------------------------------------

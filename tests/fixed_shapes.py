@@ -21,7 +21,7 @@ from transformers import Cache, StaticLayer
 import beam
 
 SLOTS = 128  # tokens that a shape has room for
-SHRINK = 4  # a batch is made smaller when so small a part of its rows is still writing
+SHRINK = 2  # a batch is made smaller when so small a part of its rows is still writing
 
 
 def decode(

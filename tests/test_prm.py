@@ -7,6 +7,7 @@ import pytest
 import torch
 from naive import full_score
 from tokenizers import Tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import beam
 from common import chat
@@ -185,6 +186,30 @@ def test_a_row_that_does_not_fit_alone_is_an_error(pair):
             roots_of(prm, PROBLEM)
     finally:
         hook.remove()
+
+
+def test_paths_are_laid_out_in_as_few_launches_whatever_their_number_and_length(pair):
+    """On a GPU the host launches each of them: four in a layer, not one for each step of a row."""
+    prm = pair[2]
+    layer = prm.model.config.num_hidden_layers
+    nodes = roots_of(prm, PROBLEM)
+    counts = []
+    for rows in (1, 8, 16):
+        with Launches() as launches:
+            nodes = scored(prm, *[(nodes[row % len(nodes)], STEPS[0]) for row in range(rows)])
+        # Of each row: its places, on the host, and what its node keeps.
+        counts.append(launches.count - 2 * rows)
+    assert max(counts) - min(counts) < layer
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operators that compute or move something."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
 
 
 def test_short_rows_are_not_padded_to_the_longest(pair):
