@@ -239,6 +239,7 @@ ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError, Arith
 POOLED = ("seed", "problems", "problem", "commit", "versions", "device", "limit", "output")
 POOLED += ("overwrite", "batch_problems", "allow_pickle", "trace", "keep_tree", "run_code")
 MODELS = ("policy", "policy_4bit", "prm", "prm_4bit")  # are named wherever they differ
+PRINTS = ("policy_weights", "prm_weights")  # of models that no name tells apart
 RULES = ("majority", "best", "weighted", *grading.WEIGHTS)  # "tests" finds all that is covered
 
 
@@ -566,28 +567,45 @@ def crossing(a, b, key):
     return f"from {amount(grid[turn[-1] + 1])}FLOP on {name} is ahead (up to {amount(high)}FLOP)"
 
 
+def overlap(a, b):
+    """Do the intervals of two reports' coverage overlap at the largest FLOPs that both reach?"""
+    cost = min(a["flops"][-1], b["flops"][-1])
+    ends = []
+    for one in (a, b):
+        curves = zip(*one["coverage_interval"])
+        ends.append([at_flops(cost, one, curve) for curve in curves])
+    (low, high), (other_low, other_high) = ends
+    return bool(low <= other_high and other_low <= high)
+
+
 def name_runs(runs):
     """Scripts, with the settings in which runs of one script differ, and models that differ.
 
-    What only some of them have, as files of an older version lack it, is named if nothing else
-    tells them apart.
+    What only some of them have, as files of an older version lack it, and the fingerprints of
+    models are named if nothing else tells them apart.
     """
-    for lacking in (False, True):
-        names = [name_of(run, runs, lacking) for run in runs]
+    for everything in (False, True):
+        names = [name_of(run, runs, everything) for run in runs]
         if len(set(names)) == len(names):
             return names
     return [f"{name}, {run.files[0]}" for name, run in zip(names, runs)]
 
 
-def name_of(run, runs, lacking):
+def name_of(run, runs, everything):
     name = run.script.removesuffix(".py")
     for key, value in sorted(run.settings.items()):
+        if key in PRINTS and not everything:
+            continue
         rivals = [other for other in runs if other.script == run.script]
         if key in MODELS:
             rivals = [other for other in runs if other.settings.get(key) is not None]
-        values = [other.settings.get(key) for other in rivals if lacking or key in other.settings]
+        values = [
+            other.settings.get(key) for other in rivals if everything or key in other.settings
+        ]
         if value is not None and any(other != value for other in values):
             text = " ".join(str(value).split())
+            if key in ("policy", "prm"):
+                text = Path(text).name
             name += f", {key}={text if len(text) <= 40 else text[:37] + '...'}"
     return name
 
@@ -619,7 +637,8 @@ def table(reports):
                 lines.append(f"{a['name']} and {b['name']} have no FLOPs in common")
                 continue
             lines.append(f"which is ahead at equal FLOPs, {a['name']} or {b['name']}?")
-            lines.append(f"  coverage: {found}")
+            noise = "; their intervals overlap there" if overlap(a, b) else ""
+            lines.append(f"  coverage: {found}{noise}")
             for rule in a["success"]:
                 if rule in b["success"]:
                     found = crossing(a, b, lambda one, rule=rule: one["success"][rule])

@@ -23,6 +23,7 @@ from coverage import (
     forecast,
     interval,
     majority_limit,
+    overlap,
     pool,
     power_law,
     success_at,
@@ -543,6 +544,27 @@ def test_names_tell_runs_apart_on_one_line(tmp_path, capsys):
     assert all(name.startswith("majority, system=Solve it. aaa") for name in names)
 
 
+def test_models_are_named_by_their_folders(tmp_path, capsys):
+    """The fingerprint of weights is named only where it alone tells them apart."""
+
+    def names(*models):
+        files = []
+        for i, (folder, weights) in enumerate(models):
+            settings = {"policy": folder, "policy_weights": weights}
+            files.append(votes(tmp_path / f"{i}.jsonl", {"x": 1}, **settings))
+        _, reports = report_of(capsys, tmp_path, *files)
+        return [report["name"] for report in reports]
+
+    assert names(("/a/small", "1"), ("/b/large", "2")) == [
+        "majority, policy=small",
+        "majority, policy=large",
+    ]
+    assert names(("/a/one", "1"), ("/b/one", "2")) == [
+        "majority, policy=one, policy_weights=1",
+        "majority, policy=one, policy_weights=2",
+    ]
+
+
 def test_seeds_are_pooled_and_settings_are_not(tmp_path, capsys):
     files = [votes(tmp_path / f"{seed}.jsonl", {"x": seed}, seed=seed) for seed in (0, 1)]
     other = votes(tmp_path / "hot.jsonl", {"x": 4}, temperature=1.3)
@@ -623,6 +645,11 @@ def test_at_equal_flops():
     for found in (crossing(a, b, key), crossing(b, a, key)):
         assert found == "from 10.1GFLOP on B is ahead (up to 100GFLOP)"  # one of 400 steps
     lower = curve("C", [1e9, 1e11], [0.1, 0.2])
+    a["coverage_interval"] = [[0.1, 0.3], [0.7, 0.9]]
+    near = curve("N", [1e9, 1e10], [0.2, 0.4]) | {"coverage_interval": [[0, 0.1], [0.41, 0.5]]}
+    assert overlap(a, near) and overlap(near, a)  # a is at [0.4, 0.6] at 10 GFLOP
+    near["coverage_interval"][1] = [0.61, 0.7]
+    assert not overlap(a, near) and not overlap(near, a)
     assert crossing(a, lower, key) == "A is ahead from 1GFLOP to 100GFLOP"
     assert crossing(a, curve("D", [1e10], [0.9]), key) == "D is ahead at 10GFLOP"
     assert crossing(a, curve("E", [1e12, 1e13], [0.9, 0.9]), key) is None
