@@ -41,7 +41,6 @@ from torch.nn.functional import pad
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     Cache,
     DynamicCache,
     DynamicLayer,
@@ -50,6 +49,7 @@ from transformers import (
 
 from common.chat import MATH_PROMPT, encode_prompt, end_of_turn
 from common.grading import canonical_form, extract_answer
+from common.loading import load_model
 from common.prm import in_batches
 
 # --- the search -----------------------------------------------------------------------------------
@@ -543,28 +543,9 @@ def load_policy(folder, *, four_bit=False, device="cpu", dtype=None):
 
     dtype: by default bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. Code that
     comes with a checkpoint is never run. Raises ValueError if it names no token that ends a text,
-    or one that it does not have, or if its weights are not those of its config.json.
+    or one that it does not have, or if its weights are not whole (see load_model()).
     """
-    if dtype is None:
-        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    policy, info = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.bfloat16 if four_bit else dtype,
-        quantization_config=nf4 if four_bit else None,
-        device_map={"": device},
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    for fault in ("missing_keys", "unexpected_keys"):
-        if info[fault]:  # what is missing would be random numbers
-            raise ValueError(f"its weights and its config.json differ: {fault} {min(info[fault])}")
+    policy = load_model(AutoModelForCausalLM, folder, four_bit=four_bit, device=device, dtype=dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     eos = {end_of_turn(tokenizer)}  # what the chat template writes behind an answer
     for named_by in (policy.generation_config, policy.config, tokenizer):
@@ -577,7 +558,7 @@ def load_policy(folder, *, four_bit=False, device="cpu", dtype=None):
         raise ValueError(f"a text ends at token {max(eos)}, which it does not have")
     # What a checkpoint recommends (top-k 50, a repetition penalty) would bend our sampling.
     policy.generation_config = GenerationConfig(eos_token_id=sorted(eos), pad_token_id=max(eos))
-    return policy.eval(), tokenizer
+    return policy, tokenizer
 
 
 # --- the command line -----------------------------------------------------------------------------

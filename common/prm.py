@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, AutoTokenizer, BitsAndBytesConfig, Cache, DynamicLayer
-from transformers.utils import logging
+from transformers import AutoModel, AutoTokenizer, Cache, DynamicLayer
 
 from common.families import FAMILIES, family_of
+from common.loading import load_model
 
 # So much padding is worth another batch. On it a GPU computes about as long as it reads the
 # weights of an 8B model.
@@ -36,33 +36,17 @@ def load_prm(folder, *, family=None, four_bit=False, device="cpu", dtype=None, a
     allow_pickle. Raises ValueError if it is no PRM of the family, or lacks weights.
     """
     tokenizer, family = read_family(folder, family)
-    if dtype is None:
-        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would warn that heads are left out: the family reads them
-    model, info = AutoModel.from_pretrained(
+    model = load_model(
+        AutoModel,
         folder,
-        dtype=torch.bfloat16 if four_bit else dtype,
-        quantization_config=nf4 if four_bit else None,
-        device_map={"": device},
-        use_safetensors=None if allow_pickle else True,
-        trust_remote_code=False,
-        output_loading_info=True,
+        four_bit=four_bit,
+        device=device,
+        dtype=dtype,
+        allow_pickle=allow_pickle,
+        heads=("lm_head.weight", *family.heads),
     )
-    logging.set_verbosity(verbosity)
-    # A head is left over, for its family reads it. A layer is not.
-    left_over = [name for name in info["unexpected_keys"] if "layers." in name]
-    for fault, names in (("missing_keys", info["missing_keys"]), ("unexpected_keys", left_over)):
-        if names:  # what is missing would be random numbers
-            raise ValueError(f"its weights and its config.json differ: {fault} {min(names)}")
     family.read_head(model, folder)
-    return PRM(model.eval(), tokenizer, family)
+    return PRM(model, tokenizer, family)
 
 
 def read_family(folder, name=None):

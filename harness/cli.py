@@ -210,6 +210,7 @@ def load_models(args, load_policy, has_prm):
             device=models.device(args),
             dtype=getattr(torch, args.dtype),
         )
+        models.check_writer(args, policy, tokenizer)
     prm = None
     if has_prm:
         with models.loading("--prm", args.prm, args.allow_pickle) as folder:
@@ -221,8 +222,6 @@ def load_models(args, load_policy, has_prm):
                 dtype=getattr(torch, args.dtype),
                 allow_pickle=args.allow_pickle,
             )
-    models.check_writer(args, policy, tokenizer)
-    if prm:
-        models.check_prm(args, prm)
+            models.check_prm(args, prm)
     models.limit_threads(policy, prm)
     return policy, tokenizer, prm

@@ -1,6 +1,7 @@
 """Which models, where their files are, and what can be wrong with them."""
 
 import functools
+import json
 import math
 import os
 import re
@@ -18,6 +19,7 @@ from common import chat, grading
 from common.families import MathShepherd, RLHFlow
 from common.families.weights import share_of_plus_minus
 from common.prm import read_family
+from harness import results
 from harness.terminal import RANK, bar, cure, fail, note, say
 
 TINY = os.path.relpath(Path(__file__).resolve().parent.parent / "tiny")
@@ -110,6 +112,10 @@ def model_folder(name, flag, pickles=False):
             folder = from_hub(name, flag, "model", patterns)
         if any(folder.glob(weights)):
             break
+    check_files(flag, name, folder)
+    if os.path.isdir(name) and not pickles and any(folder.glob(weights)):
+        for pickle in folder.glob("pytorch_model*.bin"):
+            fail(f"{flag} {name} has {pickle.name} beside its safetensors: delete one of the two")
     for pattern in ("config.json", "tokenizer*", weights):
         if not any(folder.glob(pattern)):
             fail(
@@ -118,6 +124,20 @@ def model_folder(name, flag, pickles=False):
                 "--allow-pickle)"
             )
     return str(folder)
+
+
+def check_files(flag, name, folder):
+    """fail() at files that cannot be read, or that transformers would pass over without a word."""
+    if (folder / "adapter_config.json").exists():
+        fail(f"{flag} {name} has an adapter: merge it into its model, and name that")
+    for path in sorted(folder.iterdir()):
+        if path.suffix in results.OF_A_MODEL and not path.is_file():
+            fail(f"{flag} {name}: {path.name} is not a plain file: download it again")
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            fail(f"{flag} {name}: {path.name} is no JSON ({error}): download it again")
 
 
 def from_hub(name, flag, kind, patterns):
@@ -144,9 +164,8 @@ def from_hub(name, flag, kind, patterns):
 @contextmanager
 def loading(flag, name, pickles=False):
     """The model's folder, for a loader. What that raises becomes one line."""
-    folder = model_folder(name, flag, pickles)
     try:
-        yield folder
+        yield model_folder(name, flag, pickles)
     except Exception as error:  # of any kind: a checkpoint can be wrong in many ways
         if "trust_remote_code" in str(error):
             fail(f"{flag} {name} needs code that comes with it, which is never run: name another")
@@ -229,10 +248,16 @@ def check_vocabulary(flag, name, config, tokenizer):
         )
 
 
+@torch.inference_mode()
 def check_prm(args, prm):
-    """fail() at a PRM that is a model that writes."""
+    """fail() at a PRM that computes no scores, or is a model that writes."""
+    tokens = prm.family.opening("1 + 1 = ?") + prm.family.turn("## Step 1: Add\n$1+1=2$", 1)
+    ids = torch.tensor([tokens], device=prm.model.device)
+    hidden = prm.model(ids).last_hidden_state[:, -1].float()  # [1, h]
+    if not prm.family.score(hidden).isfinite().all():
+        fail(f"--prm {args.prm} computes NaN or infinite scores: its weights are damaged")
     if isinstance(prm.family, RLHFlow | MathShepherd):
-        share = share_of_plus_minus(prm, prm.model.name_or_path)
+        share = share_of_plus_minus(prm, hidden, prm.model.name_or_path)
         if share < 0.5:
             fail(
                 f'--prm {args.prm} answers a step by "+" or "-" with a probability of {share:.2f} '

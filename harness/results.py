@@ -44,6 +44,9 @@ FREE = (
 )
 
 
+OF_A_MODEL = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+
+
 def identity(args):
     """What decides every answer, and so must be equal where a run goes on with a file."""
     return {key: value for key, value in vars(args).items() if key not in FREE}
@@ -62,7 +65,7 @@ def fingerprint(folder):
     digest = hashlib.sha256()
     stride = 4 << 20
     for path in sorted(folder.iterdir()):
-        if path.suffix not in (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"):
+        if path.suffix not in OF_A_MODEL:
             continue
         size = path.stat().st_size
         piece = stride if size <= 64 << 20 else 64 << 10

@@ -1,7 +1,8 @@
 """Families of reward models: what differs from one to the next, a file each.
 
-A family is made of a tokenizer, and raises ValueError if that is of another one. Its methods:
+A family is made of a tokenizer, and raises ValueError if that is of another one. It has:
 
+    heads                     names of the weights that it scores with, besides a language head's
     opening(problem)          -> token ids of what stands before the first step
     turn(step, number)        -> token ids of a step; the score is read at the last of them
     read_head(model, folder)  takes the weights that score, from the model or the checkpoint's files

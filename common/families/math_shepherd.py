@@ -17,6 +17,8 @@ class MathShepherd:
     as pickles (--allow-pickle). Its tokenizer needs `pip install sentencepiece protobuf`.
     """
 
+    heads = ()
+
     def __init__(self, tokenizer):
         single_token(tokenizer, "ки")
         self.tokenizer = tokenizer

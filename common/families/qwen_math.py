@@ -3,7 +3,8 @@
 import torch
 
 from common import chat
-from common.families.weights import single_token, tensors
+from common.families.weights import single_token
+from common.loading import tensors
 
 PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -16,14 +17,16 @@ class QwenMath:
     A step's score is the probability of the second class at the <extra_0> behind it.
     """
 
+    heads = ("score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias")
+
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
         self.tag = single_token(tokenizer, "<extra_0>")
 
     def read_head(self, model, folder):
-        names = "score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias"
-        self.w1, self.b1, self.w2, self.b2 = tensors(folder, model.device, *names)
-        # [h, h], [h], [2, h], [2]
+        h = model.config.hidden_size
+        shapes = dict(zip(self.heads, [(h, h), (h,), (2, h), (2,)]))
+        self.w1, self.b1, self.w2, self.b2 = tensors(folder, model.device, shapes)
 
     def opening(self, problem):
         return chat.encode_prompt(self.tokenizer, problem, system=PROMPT)

@@ -15,6 +15,8 @@ class RLHFlow:
     https://github.com/RLHFlow/RLHF-Reward-Modeling. The bundled PRM is of this family.
     """
 
+    heads = ()
+
     def __init__(self, tokenizer):
         before, reply, next_turn = fixed_text(tokenizer)
         self.tokenizer = tokenizer

@@ -3,7 +3,8 @@
 import torch
 
 from common import chat
-from common.families.weights import single_token, tensors
+from common.families.weights import single_token
+from common.loading import tensors
 
 
 class Skywork:
@@ -16,6 +17,8 @@ class Skywork:
     score of the last is read. Published as pickles (--allow-pickle).
     """
 
+    heads = ("v_head.summary.weight", "v_head.summary.bias")
+
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
         self.newline = single_token(tokenizer, "\n")
@@ -24,8 +27,8 @@ class Skywork:
     def read_head(self, model, folder):
         if self.bos is None:
             self.bos = model.config.bos_token_id
-        names = "v_head.summary.weight", "v_head.summary.bias"
-        self.weight, self.bias = tensors(folder, model.device, *names)  # [1, h], [1]
+        shapes = dict(zip(self.heads, [(1, model.config.hidden_size), (1,)]))
+        self.weight, self.bias = tensors(folder, model.device, shapes)
 
     def opening(self, problem):
         return [self.bos, *chat.encode_between(self.tokenizer, "", problem, "\n")]

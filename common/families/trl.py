@@ -1,7 +1,7 @@
 """PRMs that TRL trained: Qwen2ForTokenClassification and the like."""
 
 from common import chat
-from common.families.weights import tensors
+from common.loading import tensors
 
 
 class TRL:
@@ -15,14 +15,17 @@ class TRL:
     question and the first step: it is how PRMTrainer joins a prompt and its completions.
     """
 
+    heads = ("score.weight", "score.bias")
+
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
         self.separator = chat.encode(tokenizer, "\n")
 
     def read_head(self, model, folder):
-        self.weight, self.bias = tensors(folder, model.device, "score.weight", "score.bias")
-        if len(self.weight) != 2:  # [2, h]
-            raise ValueError(f"its head has {len(self.weight)} classes, not wrong and right")
+        if model.config.num_labels != 2:
+            raise ValueError(f"it has {model.config.num_labels} classes, not wrong and right")
+        shapes = dict(zip(self.heads, [(2, model.config.hidden_size), (2,)]))
+        self.weight, self.bias = tensors(folder, model.device, shapes)
 
     def opening(self, problem):
         bos = self.tokenizer.bos_token_id
