@@ -16,7 +16,8 @@ from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness import cli
+from common.families import FAMILIES
+from harness import cli, models
 
 SCRIPTS = [
     "majority.py",
@@ -148,6 +149,12 @@ def bad(tmp_path_factory):
     broken_model(
         "policy", folder / "nan", lambda weights: weights["model.norm.weight"].fill_(math.nan)
     )
+    broken_model(
+        "policy", folder / "huge", lambda weights: weights["model.norm.weight"].fill_(1e38)
+    )
+    broken_model(
+        "prm", folder / "huge_prm", lambda weights: weights["model.norm.weight"].fill_(1e38)
+    )
     latent = AutoConfig.for_model(
         "deepseek_v3",
         vocab_size=576,
@@ -261,19 +268,21 @@ REFUSED_TOO = [  # as REFUSED, but in this process
     (
         "majority.py",
         "--policy {bad}/deeper",
-        ["--policy {bad}/deeper", "missing_keys model.layers.4", "config.json"],
+        ["--policy {bad}/deeper", "lacks the weights model.layers.4", "config.json"],
     ),
     (
         "dvts.py",
         "--policy {bad}/shallower",
-        ["--policy {bad}/shallower", "unexpected_keys model.layers.3", "config.json"],
+        ["--policy {bad}/shallower", "no place for its weights model.layers.3", "config.json"],
     ),
     (
         "beam.py",
         "--prm {bad}/shallow_prm",
-        ["--prm {bad}/shallow_prm", "unexpected_keys", "layers.3", "config.json"],
+        ["--prm {bad}/shallow_prm", "no place", "layers.3", "config.json"],
     ),
-    ("majority.py", "--policy {bad}/nan", ["--policy {bad}/nan", "NaN", "damaged"]),
+    ("majority.py", "--policy {bad}/nan", ["{bad}/nan: its weights model.norm.weight are NaN"]),
+    ("majority.py", "--policy {bad}/huge", ["--policy {bad}/huge computes NaN", "damaged"]),
+    ("beam.py", "--prm {bad}/huge_prm", ["--prm {bad}/huge_prm computes NaN", "damaged"]),
     (
         "majority.py",
         "--policy {bad}/latent",
@@ -641,12 +650,16 @@ def test_a_policy_that_never_ends_is_ended_by_the_limits(script, token, tmp_path
 
 
 @pytest.mark.parametrize("script", SCRIPTS[1:])
-def test_scores_that_are_no_numbers_never_win_and_are_reported(script, tmp_path, capsys):
-    prm = broken_model(
-        "prm", tmp_path / "nan", lambda weights: weights["model.norm.weight"].fill_(math.nan)
-    )
+def test_scores_that_are_no_numbers_never_win_and_are_reported(
+    script, tmp_path, capsys, monkeypatch
+):
+    def read_head(family, model, folder):
+        family.score = lambda hidden: hidden[:, 0] * math.nan
+
+    monkeypatch.setattr(FAMILIES["rlhflow"], "read_head", read_head)
+    monkeypatch.setattr(models, "check_prm", lambda *_: None)
     output = tmp_path / "out.jsonl"
-    assert in_process(script, "--prm", prm, "--n", "4", "--limit", "2", "--output", output) == 0
+    assert in_process(script, "--n", "4", "--limit", "2", "--output", output) == 0
     rows = rows_of(output)[1:]
     scores = [
         score for row in rows for completion in row["completions"] for score in completion["scores"]

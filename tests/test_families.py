@@ -3,6 +3,7 @@
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import torch
 from conftest import ROOT
 from naive import full_score
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_prm import roots_of, scored
 from transformers import (
     AutoModelForCausalLM,
@@ -337,12 +338,15 @@ def test_a_script_tells_in_one_line_what_is_wrong_with_a_prm(tmp_path):
             "'<extra_0>' as a single token",
         ),
         (lambda folder: checkpoints.skywork(folder, heads=False), "v_head.summary"),
-        (lambda folder: checkpoints.rlhflow(folder, num_hidden_layers=3), "missing_keys layers.2"),
+        (
+            lambda folder: checkpoints.rlhflow(folder, num_hidden_layers=3),
+            "lacks the weights layers.2",
+        ),
         (
             lambda folder: checkpoints.skywork(
                 folder, architectures=["Qwen2ForProcessRewardModel"]
             ),
-            "score.0.bias",
+            "no place for its weights v_head.summary.bias",
         ),
         (
             lambda folder: checkpoints.rlhflow(folder, architectures=["MistralForCausalLM"]),
@@ -353,6 +357,127 @@ def test_a_script_tells_in_one_line_what_is_wrong_with_a_prm(tmp_path):
 def test_a_checkpoint_that_does_not_fit_is_one_line(tmp_path, capsys, build, words):
     build(tmp_path)
     assert words in told(capsys, tmp_path)
+
+
+HEADS = {
+    "policy": "lm_head.weight",
+    "rlhflow": "lm_head.weight",
+    "math-shepherd": "lm_head.weight",
+    "skywork": "v_head.summary.weight",
+    "qwen-math": "score.2.weight",
+    "trl": "score.weight",
+}
+
+
+def take(name):
+    return lambda weights: weights.pop(name)
+
+
+def put(name, weight):
+    return lambda weights: weights.update({name: weight})
+
+
+def longer(name):
+    return lambda weights: weights.update({name: torch.cat([weights[name]] * 2)})
+
+
+def set_last(name, value):
+    def change(weights):
+        weights[name].view(-1)[-1] = value
+
+    return change
+
+
+def faults(head):
+    """What is done to the weights and config.json, and the words that tell it."""
+    norm, embed, down = "norm.weight", "embed_tokens.weight", "layers.1.mlp.down_proj.weight"
+    for name in (norm, embed, down):
+        yield take(f"model.{name}"), {}, [name]
+        yield longer(f"model.{name}"), {}, [name, " are [", "config.json"]
+        yield set_last(f"model.{name}", math.nan), {}, [f"model.{name} are NaN"]
+    yield take(head), {}, [head.split(".")[0]]
+    yield longer(head), {}, [head, "are ["]
+    yield set_last(head, math.nan), {}, [f"{head} are NaN or infinite in part"]
+    yield set_last(head, -math.inf), {}, [f"{head} are NaN or infinite in part"]
+    for name in ("foo.bar", "model.extra.weight", "layers.0.x", "lm_head.bias", "\x1b[31m"):
+        shown = name.replace("\x1b", "\\x1b")
+        yield put(name, torch.zeros(3)), {}, [f"no place for its weights {shown}"]
+    yield None, {"num_hidden_layers": 1}, ["layers"]
+    yield None, {"num_hidden_layers": 3}, ["layers"]
+    yield None, {"quantization_config": {"quant_method": "gptq", "bits": 4}}, ["are quantized"]
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_checkpoint_is_whole_or_refused_by_the_first_fault(tmp_path, kind, capfd):
+    """The policy and each family: one line that names the weights, and nothing of a library's."""
+    options = {"shards": 1, "pickled": False}
+    if kind == "policy":
+        checkpoints.rlhflow(tmp_path / "whole", writer=True, **options)
+    else:
+        checkpoints.BUILD[kind](tmp_path / "whole", **options)
+    for change, fields, words in [*faults(HEADS[kind]), (None, {}, None)]:
+        shutil.rmtree(tmp_path / "model", ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", tmp_path / "model")
+        if change:
+            weights = load_file(tmp_path / "model/model.safetensors")
+            change(weights)
+            save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+        config = json.loads((tmp_path / "model/config.json").read_text())
+        (tmp_path / "model/config.json").write_text(json.dumps(config | fields))
+        fault = None
+        models.model_folder.cache_clear()
+        try:
+            with models.loading("--model", str(tmp_path / "model")) as folder:
+                load = beam.load_policy if kind == "policy" else load_prm
+                load(folder, device=CPU)
+        except SystemExit as stop:
+            fault = stop.code
+        said = capfd.readouterr()
+        if words is None:
+            assert (fault, said.out, said.err) == (None, "", "")
+            continue
+        assert fault == 2 and said.out == "" and said.err.count("\n") == 1, said
+        assert all(word in said.err for word in words), (words, said.err)
+
+
+def test_a_head_of_other_classes_is_refused(tmp_path, capsys):
+    labels = {str(i): f"LABEL_{i}" for i in range(3)}
+    checkpoints.trl(tmp_path / "three", id2label=labels, label2id={})
+    assert "it has 3 classes, not wrong and right" in told(capsys, tmp_path / "three")
+
+
+@pytest.mark.parametrize("model", ["policy", "prm"])
+def test_what_transformers_would_pass_over_in_a_folder(tmp_path, model, capsys):
+    """Weights beside the weights, and files that it would leave out without a word."""
+
+    def refused(change, word, pickles=False):
+        folder = tmp_path / str(len(os.listdir(tmp_path)))
+        shutil.copytree(ROOT / "tiny" / model, folder)
+        change(folder)
+        with pytest.raises(SystemExit) as stop:
+            models.model_folder(str(folder), f"--{model}", pickles)
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and err.count("\n") == 1 and word in err, err
+
+    def torn(name):
+        return lambda folder: (folder / name).write_text('{"eos_token_id": ')
+
+    def fifo(folder):
+        (folder / "model.safetensors").unlink()
+        os.mkfifo(folder / "model.safetensors")
+
+    refused(lambda folder: (folder / "pytorch_model.bin").touch(), "pytorch_model.bin beside")
+    refused(lambda folder: (folder / "adapter_config.json").write_text("{}"), "adapter", True)
+    refused(torn("generation_config.json"), "generation_config.json is no JSON")
+    refused(torn("special_tokens_map.json"), "special_tokens_map.json is no JSON")
+    refused(fifo, "model.safetensors is not a plain file")
+
+
+def test_a_pickle_beside_safetensors_is_not_read(tmp_path):
+    checkpoints.rlhflow(tmp_path / "model")
+    (tmp_path / "model/pytorch_model.bin").write_text("no pickle")
+    folder = models.model_folder(str(tmp_path / "model"), "--prm", True)
+    load_prm(folder, device=CPU, allow_pickle=True)
 
 
 def test_what_is_missing_to_read_a_sentencepiece_file_is_named(tmp_path, capsys, monkeypatch):
@@ -402,14 +527,14 @@ def test_pickles_are_read_only_if_the_user_says_so(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "file", ["pytorch_model.bin", "pytorch_model-extra.bin"]
-)  # the trunk's, and where a head may be
-def test_a_pickle_that_would_run_code_does_not_even_then(tmp_path, capsys, file):
+    "shards, file", [(1, "pytorch_model.bin"), (2, "pytorch_model-00002-of-000002.bin")]
+)
+def test_a_pickle_that_would_run_code_does_not_even_then(tmp_path, capsys, shards, file):
     class Evil:
         def __reduce__(self):
             return open, (str(tmp_path / "ran"), "w")
 
-    checkpoints.math_shepherd(tmp_path / "prm", shards=1)
+    checkpoints.math_shepherd(tmp_path / "prm", shards=shards)
     torch.save({"lm_head.weight": Evil()}, tmp_path / "prm" / file)
     torch.load(tmp_path / "prm" / file, weights_only=False)
     (tmp_path / "ran").unlink()  # so it does run where one is careless
