@@ -113,6 +113,7 @@ def canonical_form(answer: str) -> Hashable:
 @lru_cache(maxsize=2048)
 def _key(answer: str) -> Hashable:
     plain = latex.normalise(answer)
+    latex.WORK.start()
     try:
         return _structure(plain)
     except Exception:  # whatever it is, it has a key
@@ -171,6 +172,7 @@ UNIT = re.compile(
 
 def _structure(s: str) -> Hashable:
     """Take apart what is not a scalar, outermost first."""
+    latex.WORK.spend(100 + len(s))
     s = s.strip()
     if not s:
         raise Unreadable
@@ -230,6 +232,8 @@ def _structure(s: str) -> Hashable:
         return _structure(number)
     try:
         return latex.scalar(s)
+    except latex.TooMuchWork:
+        raise
     except (ValueError, ArithmeticError):  # unreadable, log 0, 1/0
         return _large_power(s) or _text(s)
 
@@ -292,6 +296,7 @@ def _but(point: Hashable) -> Hashable:
 def _meet(left: Hashable, right: Hashable) -> Hashable:
     """What two unions of intervals have in common."""
     both = []
+    latex.WORK.spend(300 * len(_members(left)) * len(_members(right)))
     for pair in product(_members(left), _members(right)):
         low, _, left_end, opening = max(
             (MP.mpf(low[1]), ends[0] == "(", low, ends[0]) for _, ends, (low, _) in pair
@@ -407,10 +412,11 @@ def _compare(left: str, sign: str, right: str) -> Hashable:
     2x < 6 is (-oo,3), y - 2x = 3 is
     2x + 3. Of others, left - right is known up to a factor, in inequalities a positive one."""
     difference = f"({left})-({right})"
-    letters = latex.variables(difference)
+    formula = latex.Formula(difference)
+    letters = formula.letters
     letter = "y" if sign == "=" and "y" in letters else min(letters) if len(letters) == 1 else None
     at = letter and list(
-        zip(*(latex.values(difference, **{letter: MP.mpf(1 + n * STEP)}) for n in (-1, 0, 1)))
+        zip(*(formula.values(**{letter: MP.mpf(1 + n * STEP)}) for n in (-1, 0, 1)))
     )
     if letter and all(
         a != b and not latex.clean(a - 2 * b + c, abs(b)) for a, b, c in at
@@ -421,7 +427,7 @@ def _compare(left: str, sign: str, right: str) -> Hashable:
         if MP.re(at[0][1] - at[0][0]) > 0:
             return ("tuple", "(]" if sign == r"\leq" else "()", (ENDS[r"-\infty"], root))
         return ("tuple", "[)" if sign == r"\leq" else "()", (root, ENDS[r"\infty"]))
-    values = latex.values(difference)
+    values = formula.values()
     scale = values[0] if sign == "=" else abs(values[0])
     if len(digits := latex.digits([value / scale for value in values])) == 1:  # no variables: 1 = 2
         raise Unreadable

@@ -26,8 +26,10 @@ import mpmath
 MAX_CHARS = 400  # longer answers are compared as text; the longest of MATH-500 has 56
 MAX_DEPTH = 30  # brackets within brackets: the parser is recursive, and Python's stack finite
 MAX_BITS = 50_000  # of any number on the way; of a number in a key, what KEPT digits hold
+BUDGET = 300_000  # steps for one answer, of about a microsecond each; of MATH-500 none needs 20,000
 MP = mpmath.MPContext()  # a private context: the precision of the shared one is anyone's to change
 MP.dps, KEPT = 800, 640  # digits computed, and digits kept in a key: 2^{2024} has 610
+PER_CHAR = 50  # steps of the parser
 TINY = MP.mpf(10) ** -700  # more than rounding leaves of a sum that is zero
 LARGEST = (
     MP.mpf(10) ** 640
@@ -41,6 +43,30 @@ for _ in range(12):
 
 class Unreadable(ValueError):
     """Not mathematics that we can evaluate within bounds; compared as text instead."""
+
+
+class TooMuchWork(Unreadable):
+    """The whole answer costs more than its budget, and is compared as text."""
+
+
+class Work(threading.local):
+    """What it may still cost to read an answer: all its parts, at all points.
+
+    Steps are counted, never timed, so that an answer has the same key on every machine.
+    """
+
+    left = BUDGET
+
+    def start(self):
+        self.left = BUDGET
+
+    def spend(self, steps):
+        self.left -= steps
+        if self.left < 0:
+            raise TooMuchWork
+
+
+WORK = Work()
 
 
 # --------------------------------------------------------------------------------------- normalise
@@ -279,34 +305,37 @@ def normalise(text: str) -> str:
 # ----------------------------------------------------------------------------------------- algebra
 
 
+class Formula:
+    r"""A formula, parsed once: Formula(r"x^{2}+y") has the letters x and y."""
+
+    def __init__(self, s: str):
+        WORK.spend(PER_CHAR * len(s))  # the same whether it is remembered or not
+        self.tree, self.atoms = _parse(s)
+        self.letters = {name for name in self.atoms if _atom(name, 0) != _atom(name, 1)}
+        self.has_floor = bool(re.search(r"\\[lr](?:floor|ceil)", s))
+
+    def values(self, **given) -> list:
+        """Its values at all points, one if it has no letters. `given` are those of some letters."""
+        points = range(4 if self.letters else 1)
+        if self.letters and self.has_floor:  # they differ at whole numbers
+            points = range(4, 8) if self.letters <= WHOLE else range(6)
+        return [self._value(k, given) for k in points]
+
+    def _value(self, k: int, given: dict):
+        worth = [given[name] if name in given else _atom(name, k) for name in self.atoms]
+        return _evaluate(self.tree, worth)
+
+
 def scalar(s: str) -> Hashable:
     """The key of a formula that is worth a number at each point. Raises ValueError or
     ArithmeticError if it is none: log 0, 1/0."""
-    at = values(s)
-    if "i" not in _parse(s)[1] and any(map(MP.im, at[1:3])):
+    formula = Formula(s)
+    at = formula.values()
+    if "i" not in formula.atoms and any(map(MP.im, at[1:3])):
         # \ln xy is \ln x + \ln y: where letters are negative, only real parts count. But \ln |x| is
         # not \ln x.
         return ("value", *digits([at[0], *map(MP.re, at[1:3]), *at[3:]]), "complex")
     return ("value", *digits(at))
-
-
-def values(s: str, **given) -> list:
-    """The values of a formula at all points, at one if it has no variables. `given` are those of
-    some variables."""
-    tree, atoms = _parse(s)
-    letters = variables(s)
-    points = range(4 if letters else 1)
-    if letters and re.search(r"\\[lr](?:floor|ceil)", s):  # they differ at whole numbers
-        points = range(4, 8) if letters <= WHOLE else range(6)
-    return [
-        _evaluate(tree, [given[atom] if atom in given else _atom(atom, k) for atom in atoms])
-        for k in points
-    ]
-
-
-def variables(s: str) -> set[str]:
-    """The letters of a formula that may stand for any number: not e, i, pi."""
-    return {atom for atom in _parse(s)[1] if _atom(atom, 0) != _atom(atom, 1)}
 
 
 def digits(values: list) -> tuple[str, ...]:
@@ -314,6 +343,7 @@ def digits(values: list) -> tuple[str, ...]:
     number are."""
     if any(z != 0 and abs(MP.mag(z)) > 3.3 * KEPT for z in values):  # its last digits are lost
         raise Unreadable
+    WORK.spend(50 * len(values))
     found = tuple(MP.nstr(z, KEPT) for z in values)
     return found[:1] if len(set(found)) == 1 else found
 
@@ -350,9 +380,9 @@ def _parse(s: str) -> tuple:
     from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 
     tokens = list(TOKEN.finditer(s))
-    if s.count("|") > MAX_DEPTH or not all(
-        token["atom"] or token["syntax"] for token in tokens
-    ):  # any bar may open
+    known = all(token["atom"] or token["syntax"] for token in tokens)
+    closed = all(s.count(opening) == s.count(closing) for opening, closing in ("()", "[]", "{}"))
+    if not known or not closed or s.count("|") > MAX_DEPTH:  # any bar may open
         raise Unreadable
     atoms = [re.sub(r"[\\{}\s]", "", token["atom"]) for token in tokens if token["atom"]]
     number = count()
@@ -385,6 +415,7 @@ def _evaluate(node, atoms: list):
     largest = max(map(abs, args))
     if name not in OPERATIONS or name in ELEMENTARY and largest > LARGEST:
         raise Unreadable
+    WORK.spend(_price(name, args))
     result = OPERATIONS[name](*args)
     if not MP.isfinite(result) or result != 0 and abs(MP.mag(result)) > MAX_BITS:
         raise Unreadable
@@ -404,6 +435,19 @@ def _atom(name: str, k: int):
         return MP.mpf(2 * digest[0] + k % 2)
     size = MP.mpf(int.from_bytes(digest, "big")) / 2**512 + 0.2 + 7 * k  # nor is |x + 2| x + 2
     return -size if k == 1 or k == 2 and ord(name[-1]) % 2 else size
+
+
+def _price(name: str, args: list) -> int:
+    r"""Steps of an operation on numbers of 800 digits: 40 for x + y, 9,000 for 2999!, 1,000 for
+    \sin x, twice that where x is complex."""
+    parts = 2 if any(isinstance(z, MP.mpc) for z in args) else 1
+    if name == "Pow":
+        return 300 if parts == 1 and MP.isint(args[1]) else 1500
+    if name == "factorial":
+        return 500 + 3 * min(int(abs(args[0])), 3000)
+    if name == "binomial":
+        return 1500 + 9 * min(int(abs(args[0])), 3000)
+    return 20 * parts * len(args) + (1000 * parts if name in ELEMENTARY else 0)
 
 
 def _power(base, exponent):

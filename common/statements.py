@@ -21,7 +21,7 @@ BOX = re.compile(
 JOINED = re.compile(r"[\s$]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:and|or)(?:\s*\})?)[\s$]*")
 
 MARK = re.compile(r"answers?[*_\s]*(?:is|are|=|:)(?![a-z]|\s+not\b)|####|<answer>", re.I)
-HEADING = re.compile(r"(?:^|\n)[#*\s]*(?:final\s+)?answer[*\s]*\n", re.I)
+HEADING = re.compile(r"^[#* \t]*+(?:final[ \t]+)?answer[* \t]*+\n", re.I | re.M)
 NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?"
 MONEY = re.compile(rf"\\?\$\s?(-?{NUMBER})(?![0-9$}}^_=+*/\\]|[.,][0-9])")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)

@@ -86,6 +86,84 @@ def naive_vote(answers: list[str]) -> str:
     return answers[max(range(len(answers)), key=equal_to.__getitem__)]
 
 
+ATOMS = (
+    r"1 7 3.5 0.333 \frac12 ½ a b c n x xyz x_1 \alpha |x| \frac{x}{y} \sqrt{x} \sqrt[3]{x} x^{999} 2^{1000} "
+    r"(x+y)^{99} (-x)^{y} (-x)^{1/3} 9^{9^{9}} x^x x^{x^{x}} e^{e^{x}} e^{ix} i^{x} x^{i} \pi^{x} x! 2999! (x+900)! "
+    r"\binom{x}{y} \binom{x}{99} \binom{2999}{1500} \lfloor{}x\rfloor \sin{}x \tan(x+i) \arccos{}x \arctan(ix) "
+    r"\ln{}x \log_{3}x \cosh{}x x^\circ \text{cm} \Gamma"
+).split()
+BETWEEN = (
+    r"+ - * / ^ , ; \cdot{} \times{} \pm{} \cup{} \setminus{} = < > \leq{} \neq{} \in{} & \\ ! ( ) { } | [ ] \frac "
+    r"\sqrt \sin{} \ln \text{and} ^2"
+).split() + ["", " "]
+AROUND = (
+    r"@ @ @ z<@ 0<z<@ |z|<@ z^2<@ x>@ z=@ @=y x\in{}@ x\neq{}@ |@| (@,1) \{@\} \pm{}@ \pm\pm\pm{}@ \lfloor{}@\rfloor "
+    r"n+\lfloor{}n\rfloor<@ \sin(@) \frac{@}{x} \frac{1}{@} \begin{pmatrix}@\end{pmatrix} 9\begin{pmatrix}@\end{pmatrix} "
+    r"\R\setminus\{@\} \text{@} \boxed{@} 1{}@"
+).split()
+NESTED = (
+    r"(@) {@} |@| [@] -(@) \frac{@}{2} \sqrt{@} \sin(@) \ln(@) \lfloor{}@\rfloor e^{@} x^{@} (x+@)! \binom{@}{3}"
+).split()
+
+
+def hostile_answers(count: int, seed: int) -> list[str]:
+    """Answers of up to 400 characters that cost as much as they can: one costly piece or several, over and over
+    or at random, in sums, lists, towers, relations, brackets within brackets."""
+    rng, answers = random.Random(seed), []
+    while len(answers) < count:
+        around = rng.choice(AROUND)
+        room = 400 - len(around)
+        kind = rng.randrange(10)
+        if kind < 4:
+            unit = rng.choice(ATOMS) + rng.choice(BETWEEN)
+            body = unit * (room // len(unit))
+        elif kind < 7:
+            unit = "".join(
+                rng.choice(rng.choice([ATOMS, BETWEEN])) for _ in range(rng.randint(1, 6))
+            )
+            body = unit * (room // max(1, len(unit)))
+        elif kind < 9:
+            between = rng.choices(BETWEEN, k=3)
+            body = "".join(rng.choice(ATOMS) + rng.choice(between) for _ in range(100))
+        else:
+            before, after = rng.choice(NESTED).split("@")
+            deep = rng.randint(2, 60)
+            body = before * deep + rng.choice(ATOMS) + after * deep
+        if rng.random() < 0.7:  # a sum that ends with a plus is no more than text
+            body = body[:room].rstrip("+-*/^,;=<\\ ")
+        answers.append(around.replace("@", body[:room]).replace("{}", " "))
+    return answers
+
+
+PIECES = [*r"\boxed{@\boxed{}@\boxed{1}@\fbox{@{@}@\@answer is @the answer is:|@Final Answer|@answer|@final @$@$$@#### @|@|#@**@# @".replace("|", "\n").split("@")]  # fmt: skip
+PIECES += [*r"</think>@<answer>@</answer>@ and @, @\text{@ is @The @Therefore @a@5@1,000@. A@$5$@\(@\)@\[@\]@(5)@five (5)@ @1 @= @-".split("@")]  # fmt: skip
+
+
+def hostile_completions(count: int, seed: int, length: int = 200_000) -> list[str]:
+    """Each piece over and over, then short runs of pieces over and over."""
+    rng, completions = random.Random(seed), []
+    units = PIECES + ["".join(rng.choices(PIECES, k=rng.randint(2, 5))) for _ in range(count)]
+    for unit in units[:count]:
+        before = rng.choice(
+            ["", "answer is ", r"\boxed{", "#### ", "The answer is $", "Therefore, "]
+        )
+        after = rng.choice(["", "x", "$", "}", r"\boxed{}", " is 5.", "\nSo the answer is 5."])
+        middle = unit * (length // max(1, len(unit)))
+        completions.append(before + middle[: length - len(before) - len(after)] + after)
+    return completions
+
+
+def worst(function, texts: list[str]) -> tuple[float, str]:
+    """The most CPU seconds that one text costs, and the text. Caches are empty each time."""
+    times = []
+    for text in texts:
+        forget()
+        start = time.process_time()
+        function(text)
+        times.append((time.process_time() - start, text))
+    return max(times)
+
+
 def main() -> None:
     start = time.process_time()
     grading.majority(ballot())
@@ -139,6 +217,10 @@ def main() -> None:
         f"(best of 7: {1000 * min(votes):.0f} ms); first vote of a process, with imports: {first_vote:.1f} s; "
         f"comparing every pair: {naive:.0f} s (by proportion from 496 of 32,640 pairs)"
     )
+    seconds, text = worst(grading.canonical_form, hostile_answers(2000, seed=1))
+    print(f"the worst of 2000 hostile answers: {seconds:.2f} CPU seconds: {text[:60]}")
+    seconds, text = worst(grading.extract_answer, hostile_completions(300, seed=1))
+    print(f"the worst of 300 hostile completions: {seconds:.2f} CPU seconds: {text[:40]!r}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests"))
+from bench_grading import hostile_answers
+
 from common import grading, latex
 from common.grading import canonical_form, extract_answer, is_correct, majority, weighted
 
@@ -622,6 +625,83 @@ def test_hostile_input_is_fast(name):
     key = canonical_form(HOSTILE[name])
     assert time.process_time() - start < 2
     hash(key)
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Counts what is really done: calls of costly operations, factors of factorials, characters parsed."""
+    done = {"costly": 0, "factors": 0, "parsed": 0}
+    cheap = {"Add", "Mul", "Abs", "floor", "ceiling"}
+
+    def counted(name, function):
+        def operation(*args):
+            done["costly"] += name not in cheap
+            result = function(*args)
+            if name in ("factorial", "binomial"):
+                done["factors"] += min(3000, int(abs(args[0])))
+            return result
+
+        return operation
+
+    def parse(text, parse=latex._parse):
+        done["parsed"] += len(text)
+        return parse(text)
+
+    operations = {name: counted(name, f) for name, f in latex.OPERATIONS.items()}
+    monkeypatch.setattr(latex, "OPERATIONS", operations)
+    monkeypatch.setattr(latex, "_parse", parse)
+    return done
+
+
+HEAVY = "z<" + "+".join(["2999!"] * 66)
+
+
+def test_work_on_one_answer_is_bounded(work):
+    """Counted, not timed, over made-up answers that cost as much as they can."""
+    for text in [*hostile_answers(400, seed=0), HEAVY, *HOSTILE.values()]:
+        grading._key.cache_clear()
+        work.update(costly=0, factors=0, parsed=0)
+        canonical_form(text)
+        assert work["costly"] <= latex.BUDGET / 300, text
+        assert work["factors"] <= latex.BUDGET / 3, text
+        assert work["parsed"] <= latex.BUDGET / latex.PER_CHAR, text
+
+
+def test_without_a_budget_work_is_not_bounded(work, monkeypatch):
+    """That is, the test above can fail."""
+    limit = latex.BUDGET
+    monkeypatch.setattr(latex, "BUDGET", 100 * limit)
+    grading._key.cache_clear()
+    canonical_form(HEAVY)
+    assert work["factors"] > limit / 3
+
+
+def test_an_answer_over_its_budget_is_text_as_a_whole():
+    """Not in part: a list has one key in any order, whatever is read first."""
+    parts = [f"(x+{n})!" for n in range(900, 940)]
+    assert canonical_form(",".join(parts))[0] == "text"
+    assert canonical_form(",".join(parts[:3]))[0] == "set"
+    assert is_correct(HEAVY, HEAVY.replace("+", " + ", 1))
+    assert not is_correct(HEAVY, HEAVY.replace("2999!", "2998!", 1))
+
+
+def test_known_answers_need_little_of_the_budget(math500):
+    texts = {row["answer"] for row in math500}
+    texts |= {text for row in read_pairs() for text in row[2:4]}
+    for text in texts:
+        grading._key.cache_clear()
+        canonical_form(text)
+        assert latex.WORK.left > latex.BUDGET / 2, text
+
+
+def test_a_budget_does_not_depend_on_what_was_read_before():
+    texts = hostile_answers(30, seed=3)
+    forget()
+    before = [canonical_form(text) for text in texts]
+    grading._key.cache_clear()  # formulas stay in the parser's cache
+    assert [canonical_form(text) for text in texts] == before
+    forget()
+    assert [canonical_form(text) for text in texts[::-1]] == before[::-1]
 
 
 def test_hostile_inputs_stay_apart():
