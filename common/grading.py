@@ -4,7 +4,7 @@ r"""Which answers are the same? Every number that this project prints is decided
 
 extract     the last \boxed{...}, else what is stated in words (statements.stated_answer)
 normalise   one spelling for one thing: \dfrac, \frac12, \left(, $, %, 1{,}000, Unicode
-            (latex.normalise)
+            (normalise.normalise)
 structure   lists, sets, intervals, matrices, \pm, equations, inequalities, units: taken apart
             down to scalars
 algebra     a scalar is parsed (latex2sympy2_extended) and *evaluated* to 800 digits, at four fixed
@@ -24,6 +24,7 @@ from itertools import accumulate, product
 
 from common import latex
 from common.latex import MP, Unreadable
+from common.normalise import normalise
 from common.statements import stated_answer
 
 # ------------------------------------------------------------------------------ the five functions
@@ -112,7 +113,7 @@ def canonical_form(answer: str) -> Hashable:
 
 @lru_cache(maxsize=2048)
 def _key(answer: str) -> Hashable:
-    plain = latex.normalise(answer)
+    plain = normalise(answer)
     latex.WORK.start()
     try:
         return _structure(plain)

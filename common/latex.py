@@ -1,12 +1,11 @@
-r"""LaTeX as models write it: one spelling for one thing, and what a formula is worth.
+r"""What a formula is worth: scalar(plain) is its key, for plain LaTeX as normalise() leaves it.
 
-normalise(text)   rewrites LaTeX, Unicode and plain text into a small plain LaTeX: \dfrac, \frac12,
-                  \left(, $, %, 1{,}000
-scalar(plain)     the key of a formula: its values, at four fixed points if it has variables
+A key holds the formula's value, or its values at four fixed points if it has variables.
 
 Why values? It is the Schwartz-Zippel test for identities: expressions that agree to 640 digits at
 four points are the same. sympy's simplify() is slow, can hang, and leaves equal expressions apart;
-a value costs one operation per node of the tree, at fixed precision: no timer is needed.
+a value costs one operation per node of the tree, at fixed precision. No timer is needed: work is
+counted, and an answer that costs more than BUDGET is compared as text.
 
 Model text never reaches eval, nor sympify(str) or parse_expr, which call it: the parser sees a
 short list of allowed commands, with a numbered placeholder for each number and each letter.
@@ -16,7 +15,6 @@ import hashlib
 import math
 import re
 import threading
-import unicodedata
 from collections.abc import Hashable
 from functools import lru_cache
 from itertools import count
@@ -69,8 +67,6 @@ class Work(threading.local):
 WORK = Work()
 
 
-# --------------------------------------------------------------------------------------- normalise
-
 GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi "
     "chi psi omega pi "
@@ -79,227 +75,6 @@ GREEK = (
 FUNCTIONS = (
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh log ln exp"
 ).split()
-
-# What is written in many ways: the spelling that is kept, and the others. Of fonts, sizes, spaces
-# and currencies nothing is kept.
-SAME = {
-    " ": r"\left. \right. \left \right \middle \mathbf \mathit \mathsf \mathop \boldsymbol \pmb "
-    r"\bm \bf \rm \it "
-    r"\displaystyle \textstyle \limits \vec \hat \widehat \overrightarrow \angle ∠ \triangle △ "
-    r"\underline \boxed \fbox "
-    r"\ensuremath \therefore \quad \qquad \enspace \thinspace \newline \hfill \, \; \: \! \( \) "
-    r"\[ \] ~ $ \$ % \% € £ ¥ "
-    r"₹ ¢ \pounds \euro \textcent "
-    '" \0',
-    r"\frac": r"\dfrac \tfrac \cfrac \nicefrac \sfrac",
-    r"\binom": r"\dbinom \tbinom",
-    r"\sqrt": r"√ \surd",
-    r"\sqrt[3]": "∛",
-    r"\leq": r"\le \leqslant \leqq ≤ <=",
-    r"\geq": r"\ge \geqslant \geqq ≥ >=",
-    r"\neq": r"\ne ≠ != \not=",
-    "<": r"\lt",
-    ">": r"\gt",
-    "=": r":= \coloneqq",
-    r"\approx": "≈",
-    r"\in": "∈",
-    r"\cup": r"∪ \bigcup",
-    r"\emptyset": r"∅ \varnothing",
-    r"(-\infty,\infty)": r"\R ℝ",
-    r"\infty": r"∞ \infinity \oo",
-    r"\pm": "± +/-",
-    r"\mp": "∓",
-    r"\times": "×",
-    r"\cdot": r"* \ast · ⋅ • ∙",
-    "/": "÷ ⁄",
-    "-": "− – —",
-    "^": "**",
-    r"\tan": r"\tg",
-    r"\cot": r"\ctg",
-    r"\log": r"\lg",
-    r"\bar": r"\overline \dot",
-    r"\dots": r"\ldots \cdots …",
-    "(": r"\langle ⟨",
-    ")": r"\rangle ⟩",
-    r"\{": r"\lbrace",
-    r"\}": r"\rbrace",
-    "|": r"\lvert \rvert \vert \mid",
-    r"\|": r"\lVert \rVert",
-    r"\lfloor": "⌊",
-    r"\rfloor": "⌋",
-    r"\lceil": "⌈",
-    r"\rceil": "⌉",
-    r"\setminus": r"\backslash ∖",
-    r"\bmod": r"\pmod \mod",
-    r"^\circ": r"° \degree \degrees",
-    "'": r"\prime ′",
-    ":": r"\colon",
-    ",": r"\&",
-    r"\epsilon": r"\varepsilon",
-    r"\phi": r"\varphi",
-    r"\\": r"\\",
-}
-SPELLINGS = (
-    {old: new for new, spellings in SAME.items() for old in spellings.split(" ") if old}
-    | {"\\ ": " "}
-    | {sign: "\\" + name for sign, name in zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", GREEK)}
-)
-WORDS = {
-    "thousand": r"\cdot10^3 ",
-    "million": r"\cdot10^6 ",
-    "billion": r"\cdot10^9 ",
-    "and": " , ",
-    "or": r"\cup ",
-}
-BASES = "two three four five six seven eight nine ten".split()
-TRIG, TEXT = "(?:sin|cos|tan|cot|sec|csc)", r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*"
-REWRITES = [
-    (re.compile(pattern), new)
-    for pattern, new in [
-        # Before commands are dropped: what stands between assignments, and units of degrees
-        (r"(=[^=]*?)[\s,]*(?:\\\\|\\qquad|\\quad)\s*(?=[A-Za-z]\w*\s*=)", r"\1, "),  # x=2 \quad y=3
-        (
-            r"(?:\^\s*\{?\s*\\circ\s*\}?|°)\s*"
-            r"(?:\\(?:text|mathrm|rm)\s*\{?\s*)?[CF](?![A-Za-z])\}?",
-            " ",
-        ),  # 5^\circ C
-        (r"\\(max|min)\s*\\?\{([^{}]*?)\\?\}", r"\\\1(\2)"),  # \max\{a,b\}
-        (r"\\notin\s*\\\{([^{},\\]+)\\\}", r"\\neq \1"),  # x \notin \{0\}
-        (
-            r"_\s*\{?\s*(?:\\text\s*\{)?\s*(%s)\s*\}?\s*\}?$" % "|".join(BASES),
-            lambda m: "_{%d}" % (2 + BASES.index(m[1])),
-        ),  # 110_{\text{two}}
-        (
-            r"(?<=[0-9}])\s*(?:\\[ ,;:]\s*)*\\(?:mathrm|text)\s*\{(?=[^}]*(?:\\,|\\cdot|\^))"
-            r"(?:[A-Za-z]{1,4}+(?:\s*\^\s*(?:\{-?[0-9]\}|[0-9]))?+"
-            r"(?:\\[,;: ]|\\cdot|/|\s)*+)++\}\s*$",
-            "",
-        ),  # a compound unit: \mathrm{m\,s^{-1}}
-        # Chinese: or, and, and what is counted; but 5万 is 50,000
-        (r"(?:\\text\s*\{)?\s*或者?\s*\}?", " or "),
-        (r"(?:\\text\s*\{)?\s*[和与、]\s*\}?", ", "),
-        (
-            r"(?<=[0-9}])\s*(?:\\text\s*\{)?\s*(?![十百千万亿])[\u4e00-\u9fff]+\s*\}?$",
-            "",
-        ),
-        # Signs and commands
-        ("[₀-₉]+", r"_{\g<0>}"),
-        ("[⁰¹²³⁴-⁹⁻]+", lambda m: "^{%s}" % m[0].replace("⁻", "-")),
-        (
-            "[¼-¾⅐-⅞]",
-            lambda m: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", m[0]).split("⁄")),
-        ),
-        (r"(?<=[0-9])(?:,\s*\\!|\{,\}|\\,|\\ )\s*(?=[0-9]{3})", ""),  # 10,\!080
-        (
-            r"\\begin\s*\{((?!\w*matrix|array)\w+\*?)\}(.*)\\end\s*\{\1\}",
-            lambda m: m[2].replace("&", " ").replace(r"\\", ","),
-        ),
-        (
-            r"\\(?:(?:text)?color|tag|[hvm]space)\s*\{[^{}]*\}|(?<=\\\\)\s*\[[0-9.]+[a-z]+\]|\\+$",
-            " ",
-        ),
-        (r"\\(?:[bB]igg?[lrm]?|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![A-Za-z])", " "),
-        (r"\\math(?:bb|bf)\s*\{?\s*R\s*\}?|\b[Aa]ll real(?: number)?s\b", r"\\R "),
-        (
-            r"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|%s)(?![A-Za-z])"
-            % "|".join(FUNCTIONS + GREEK),
-            r"\\\1 ",
-        ),
-        (
-            "|".join(
-                re.escape(old) + "(?![A-Za-z])" * bool(re.match(r"\\[A-Za-z]+$", old))
-                for old in sorted(SPELLINGS, key=len)[::-1]
-            ),
-            lambda m: (
-                SPELLINGS[m[0]]
-                + " " * (SPELLINGS[m[0]] + m.string[m.end() : m.end() + 1])[-2:].isalpha()
-            ),
-        ),
-        (r"[^\0-\x7f]", lambda m: unicodedata.normalize("NFKC", m[0])[:3]),
-        # Degrees are a unit, which the question has named, save inside a trigonometric function.
-        (
-            r"([0-9.]+|[A-Za-z]|\\[a-z]+|)\s*\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})",
-            lambda m: (
-                r"{(%s\cdot\frac{\pi}{180})}" % m[1] if re.search(TRIG, m.string) else m[1] + " "
-            ),
-        ),
-        # Sets and intervals, environments, bounds
-        (
-            r"([][])([^][(),]+,[^][(),]+)([][])",
-            lambda m: "(["[m[1] == "["] + m[2] + ")]"[m[3] == "]"],
-        ),  # [0,1[
-        (r"(?<=[\])])\s*U\s*(?=[(\[])", r"\\cup "),
-        (r"\\\{\s*\\\}", r"\\emptyset "),
-        (r"\\\{\s*[a-z]\s*(?:\\in[^:|]*)?[|:](.*?)\\\}", r"{\1}"),  # {x | x > 3}
-        (r"^(?=.*\\approx)(.*?[=0-9].*?)\\approx.*", r"\1"),
-        (r"\\approx", "="),  # of x = \pi \approx 3.14 the exact
-        (r"\^\s*\{?\s*'\s*\}?", "'"),
-        # Words. \text{..} becomes "..": what stands in quotes is no product of letters.
-        (rf"{TEXT}\{{\s*(\\[a-z]+|[eixyz]|[^A-Za-z{{}}]*)\s*\}}", r"\1 "),  # \mathrm{e}, \text{5}
-        (rf"{TEXT}\{{\s*([^{{}}]*?)\s*\}}", r' "\1" '),
-        (r"(?<!\\)\{\s*\}", ""),
-        (r"(?<=[0-9])(cm|mm|km|kg|mg|ml|mph|ft|lb)(?![A-Za-z])", r" \1"),
-        (
-            r'\\frac\s*\{\s*("[^{}]*)\}\s*\{\s*("(?:[^{}]|\{[^{}]*\})*)\}',
-            r"\1/\2",
-        ),  # a unit, km over h
-        (r'(?<=[0-9])\s*(?:\^\s*\{?\s*)?"?(?:st|nd|rd|th)\b"?\s*\}?', " "),  # 5th
-        (r',?\s*"?\b(%s)\b"?' % "|".join(WORDS), lambda m: WORDS[m[1]]),
-        (
-            r'(?:["(]([0-9A-F]+)[")]|(?<=[0-9]))\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*$',
-            r"\1_{\2}",
-        ),  # (52)_{8}, 52 base 8
-        (r'^"?\s*\(?([A-Z])[.)]\s*"?$', r"\1"),  # a choice: (C) or C)
-        # Braces that TeX can do without, or that are meant
-        (
-            r"\{?([^{}]*)\\(over|choose)(?![a-z])([^{}]*)\}?",
-            lambda m: r"{\%s{%s}{%s}}" % ("frac" if m[2] == "over" else "binom", m[1], m[3]),
-        ),
-        (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"(\\sqrt(?:\[[0-9]+\])?|\^)\s*(-?\s*[0-9]+|[A-Za-z]|\\[a-z]+)", r"\1{\2}"),
-        *[(rf"(\\(?:frac|binom)\s*(?:\{{{INSIDE}\}})?|_)\s*([0-9A-Za-z]|\\[a-z]+)", r"\1{\2}")]
-        * 2,  # \frac12: one brace at a time
-        (r"\|([^|]*)\|(?=\s*\^)", r"(|\1|)"),  # the parser cannot read |x|^{2}
-        (rf"\\({TRIG})\s*\^\s*\{{\s*-\s*1\s*\}}", r"\\arc\1 "),
-        (
-            # \ln 2 \cdot \ln 3: where \ln ends
-            rf"(\\(?:{'|'.join(FUNCTIONS)})(?:\s*[_^]\{{[^{{}}]*\}})?)"
-            rf"((?:[^-+(){{}}|\\]|\\frac|\\sqrt|\\pi|\{{{INSIDE}\}})+)(?=\\cdot|\\times)",
-            r"\1(\2)",
-        ),
-        (r"(?<=[0-9])\s*x\s*(?=10\s*\^)", r"\\cdot "),  # 2 x 10^3
-        # Numbers
-        (r"(?<![0-9.^_/}])([0-9]+)\s*/\s*([0-9]+)(?![0-9.^])", r"\\frac{\1}{\2}"),  # 1/2x is x/2
-        (
-            r"(?<![0-9.}^_])([0-9]+)\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}",
-            r"{(\1+\\frac{\2}{\3})}",
-        ),
-        (r"([0-9])[eE]([+-]?[0-9]+)(?![0-9.])", r"\1\\cdot 10^{\2}"),  # 1.5e3
-        (
-            r"([0-9]*)\.([0-9]*)\\bar\s*\{?([0-9]+)\}?",  # 0.1\overline{6}
-            lambda m: (
-                r"{(0%s.%s0+\frac{%s}{%s})}" % (m[1], m[2], m[3], "9" * len(m[3]) + "0" * len(m[2]))
-            ),
-        ),
-        # 58,500 is one number. But 1, 200 is a list, having a space, and (12,102) a pair.
-        (
-            r"^(?:[^,(\[{0-9]|(?<!\\)\{|(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])"
-            r"|[0-9](?![0-9]*,))*+$",
-            lambda m: m[0].replace(",", ""),
-        ),
-        (r"^[+-]?[0-9]{1,3}(?: [0-9]{3})+(?![0-9])", lambda m: m[0].replace(" ", "")),
-    ]
-]
-
-
-def normalise(text: str) -> str:
-    """One spelling for one thing. The rules run in order. What one is for stands beside it."""
-    text = text.replace("...", r"\dots ")
-    for pattern, new in REWRITES:
-        text = pattern.sub(new, " ".join(text.split()).strip(" ;:,*`").rstrip(" .;:,"))[
-            : 2 * MAX_CHARS
-        ]  # ½½½... grows
-    return " ".join(text.split())
 
 
 # ----------------------------------------------------------------------------------------- algebra

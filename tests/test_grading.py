@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 from bench_grading import hostile_answers
 
-from common import grading, latex
+from common import grading, latex, normalise
 from common.grading import canonical_form, extract_answer, is_correct, majority, weighted
 
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
@@ -133,6 +133,41 @@ def test_math500_answers_that_are_equal_are_few(math500):
             ["\\frac14", "\\frac{1}{4}"],
         ]
     )
+
+
+# --------------------------------------------------------------------------------------------- rules
+
+RULES = [(group, i) for group, rules in normalise.GROUPS.items() for i in range(len(rules))]
+NAMES = [f"{group}: {normalise.GROUPS[group][i].why}" for group, i in RULES]
+
+
+@pytest.mark.parametrize("group, i", RULES, ids=NAMES)
+def test_a_rule_does_what_its_examples_show(group, i):
+    rule = normalise.GROUPS[group][i]
+    assert rule.why and rule.examples
+    for before, after in rule.examples.items():
+        assert rule(before) == after
+
+
+@pytest.mark.parametrize("place", range(len(RULES)), ids=NAMES)
+def test_no_rule_is_idle(place):
+    """No later rule does the same: without it, its example becomes something else in the end."""
+    rules = [rule for group in normalise.GROUPS.values() for rule in group]
+
+    def rewrite(text, rules):
+        for rule in rules:
+            text = rule(text)
+        return text
+
+    examples = rules[place].examples
+    with_it = [rewrite(text, rules[place:]) for text in examples]
+    assert [rewrite(text, rules[place + 1 :]) for text in examples] != with_it
+
+
+def test_code_is_not_wide():
+    for path in (ROOT / "common").glob("*.py"):
+        wide = [line for line in path.read_text(encoding="utf-8").split("\n") if len(line) > 100]
+        assert not wide, path.name
 
 
 # ---------------------------------------------------------------------------------------- extraction
@@ -732,7 +767,7 @@ def test_random_text_never_raises_and_is_fast():
         text = "".join(rng.choices(tokens, k=rng.randint(1, 50)))
         start = time.process_time()
         try:  # canonical_form falls back on text for any error; see which
-            grading._structure(latex.normalise(text))
+            grading._structure(normalise.normalise(text))
         except (ValueError, ArithmeticError, RecursionError):
             pass
         hash(canonical_form(text))
@@ -777,7 +812,11 @@ def test_no_code_runs(tmp_path):
 
 
 def test_nothing_that_evaluates_text_is_called():
-    tree = ast.parse((ROOT / "common" / "grading.py").read_text(encoding="utf-8"))
+    source = "".join(
+        (ROOT / "common" / f"{name}.py").read_text(encoding="utf-8")
+        for name in ("grading", "latex", "normalise", "statements")
+    )
+    tree = ast.parse(source)
     called = {
         getattr(node.func, "id", getattr(node.func, "attr", None))
         for node in ast.walk(tree)
