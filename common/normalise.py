@@ -55,6 +55,7 @@ BASES = "two three four five six seven eight nine ten".split()
 TRIG = "(?:sin|cos|tan|cot|sec|csc)"
 DEGREE = r"(?:\^\s*\{?\s*\\circ\s*\}?|°)"
 POWER = r"(?:\s*\^\s*(?:\{-?[0-9]\}|[0-9]))?"
+CURRENCY = r"US(?=\s*\\?\$)|USD|EUR|GBP|RMB|CNY|JPY|INR|CAD|AUD|HKD|CHF|Rs\.?"
 SPACE = r"(?:\\[ ,;:]\s*)"  # \, and its like
 
 # ------------------------------------------------------------------- what a command still tells
@@ -93,14 +94,20 @@ CONTEXT = [
     ),
     Rule(
         "a unit of several parts",
-        rf"(?<=[0-9}}])\s*{SPACE}*\\(?:mathrm|text)\s*\{{(?=[^}}]*(?:\\,|\\cdot|\^))"
+        rf"(?<=[0-9}}])\s*{SPACE}*\\(?:mathrm|text)\s*\{{{SPACE}*(?=[^}}]*(?:\\,|\\cdot|\^))"
         rf"(?:[A-Za-z]{{1,4}}+{POWER}+(?:{SPACE}|\\cdot|/|\s)*+)++\}}\s*$",
         "",
-        {r"3 \mathrm{m\,s^{-1}}": "3"},
+        {r"3 \mathrm{m\,s^{-1}}": "3", r"3 \mathrm{\ m\ s^{-1}}": "3"},
     ),
 ]
 
 CHINESE = [
+    Rule(
+        "the answer is",
+        r"^\s*(?:最终|最后)?(?:的)?(?:答案|答)\s*(?:是|为|：|:)\s*",
+        "",
+        {"答案是42": "42"},
+    ),
     Rule(
         "or",
         r"(?:\\text\s*\{)?\s*或者?\s*\}?",
@@ -115,9 +122,10 @@ CHINESE = [
     ),
     Rule(
         "what is counted; but 5万 is 50,000",
-        r"(?<=[0-9}])\s*(?:\\text\s*\{)?\s*(?![十百千万亿])[\u4e00-\u9fff]+\s*\}?$",
+        r"(?<=[0-9}])\s*(?:\\text\s*\{)?\s*(?![十百千万亿](?!米|克))[\u4e00-\u9fff]+"
+        r"(?:\s*/\s*[\u4e00-\u9fff]+)?\s*\}?$",
         "",
-        {r"5\text{个}": "5", "12平方厘米": "12", "5万": "5万"},
+        {r"5\text{个}": "5", "60千米/时": "60", "5万": "5万"},
     ),
 ]
 
@@ -203,6 +211,12 @@ def _vulgar(m: re.Match) -> str:
 
 
 SIGNS = [
+    Rule(
+        "codes of currencies, before or behind a number",
+        rf"(?:{CURRENCY})\s*(?=[-\\$\s]*[0-9])|(?<=[0-9])\s*(?:\\text\s*\{{\s*)?(?:{CURRENCY})\s*\}}?$",
+        "",
+        {"USD 45": "45", "45 EUR": "45", r"US\$30": r"\$30"},
+    ),
     Rule("small digits below", "[₀-₉]+", r"_{\g<0>}", {"x₁₂": "x_{₁₂}"}),
     Rule(
         "small digits above",
@@ -243,9 +257,10 @@ SIGNS = [
     ),
     Rule(
         "functions and letters without their backslash",
-        rf"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|{'|'.join(FUNCTIONS + GREEK)}){END}",
-        r"\\\1 ",
-        {"sqrt(2)": r"\sqrt (2)", "sin x": r"\sin x"},
+        rf"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|{'|'.join(FUNCTIONS + GREEK)}){END}"
+        r"|(?<![\\A-Za-z])(max|min|gcd|lcm)(?=\s*\()",
+        lambda m: "\\" + (m[1] or m[2]) + " ",
+        {"sqrt(2)": r"\sqrt (2)", "sin x": r"\sin x", "max(a,b)": r"\max (a,b)"},
     ),
     Rule(
         "one spelling of each: SAME",
@@ -304,6 +319,8 @@ SETS = [
 
 NUMBER_WORDS = {
     "thousand": r"\cdot10^3 ",
+    "dozen": r"\cdot12 ",
+    "hundred": r"\cdot100 ",
     "million": r"\cdot10^6 ",
     "billion": r"\cdot10^9 ",
     "and": " , ",
@@ -347,6 +364,31 @@ WORDS = [
         r'(?:["(]([0-9A-F]+)[")]|(?<=[0-9]))\s*(?:_|"?(?:in )?base"?)[\s{(]*([0-9]+)[\s)}]*$',
         r"\1_{\2}",
         {"(52)_{8}": "52_{8}", "52 base 8": "52_{8}"},
+    ),
+    Rule(
+        "squared and cubed are powers of a number, but cm squared is a unit",
+        r'(?<=[0-9)}])\s*"?\s*(squared|cubed)\b\s*"?',
+        lambda m: "^{2}" if m[1] == "squared" else "^{3}",
+        {"2 squared": "2^{2}", '5 "cubed"': "5^{3}"},
+    ),
+    Rule(
+        "what says no more than that a number comes",
+        r'^"?\s*(?:(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?:\s+is\b|\s*[:=])'
+        r'|(?:exactly|about|approximately|roughly)\b)\s*"?(?=.)',
+        "",
+        {"The answer is 73": "73", "about 5": "5"},
+    ),
+    Rule(
+        "a choice and what it says",
+        r'^"?\s*\(([A-E])\)\s*[" ]\s*"?(?=[0-9A-Za-z\\"-]).*$',
+        r"\1",
+        {"(B) 12": "B"},
+    ),
+    Rule(
+        "a choice with its name",
+        r'^"?\s*(?:[Oo]ption|[Cc]hoice)\s+\(?([A-Z])\)?\s*"?$',
+        r"\1",
+        {"Option C": "C"},
     ),
     Rule(
         "a choice is its letter",

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 from bench_grading import hostile_answers
 
-from common import grading, latex, normalise
+from common import grading, latex, normalise, structure
 from common.grading import canonical_form, extract_answer, is_correct, majority, weighted
 
 MATH500 = ROOT.parent / "shared" / "data" / "math500.jsonl"
@@ -767,7 +767,7 @@ def test_random_text_never_raises_and_is_fast():
         text = "".join(rng.choices(tokens, k=rng.randint(1, 50)))
         start = time.process_time()
         try:  # canonical_form falls back on text for any error; see which
-            grading._structure(normalise.normalise(text))
+            structure.structure(normalise.normalise(text))
         except (ValueError, ArithmeticError, RecursionError):
             pass
         hash(canonical_form(text))
@@ -814,7 +814,7 @@ def test_no_code_runs(tmp_path):
 def test_nothing_that_evaluates_text_is_called():
     source = "".join(
         (ROOT / "common" / f"{name}.py").read_text(encoding="utf-8")
-        for name in ("grading", "latex", "normalise", "statements")
+        for name in ("grading", "latex", "normalise", "statements", "structure")
     )
     tree = ast.parse(source)
     called = {
