@@ -93,7 +93,7 @@ class Formula:
         """Its values at all points, one if it has no letters. `given` are those of some letters."""
         points = range(4 if self.letters else 1)
         if self.letters and self.has_floor:  # they differ at whole numbers
-            points = range(4, 8) if self.letters <= WHOLE else range(6)
+            points = range(4, 8) if self.letters <= WHOLE else [*range(6), 8]
         return [self._value(k, given) for k in points]
 
     def _value(self, k: int, given: dict):
@@ -200,14 +200,14 @@ def _evaluate(node, atoms: list):
 @lru_cache(maxsize=1024)
 def _atom(name: str, k: int):
     """What a placeholder is worth at point k. Variables are positive at 0 and 3, negative at 1; at
-    2 x is positive, y negative. From 4 on they are whole numbers."""
+    2 x is positive, y negative. From 4 on they are whole numbers, at 8 a half more."""
     if name[0] in ".0123456789":
         return MP.mpf(name)
     if name in ("pi", "e", "i"):
         return MP.j if name == "i" else +getattr(MP, name)
     digest = hashlib.sha512(f"{name} {k}".encode()).digest()
     if k > 3:  # a whole number, even or odd
-        return MP.mpf(2 * digest[0] + k % 2)
+        return MP.mpf(2 * digest[0] + k % 2) + (MP.mpf(1) / 2 if k == 8 else 0)
     size = MP.mpf(int.from_bytes(digest, "big")) / 2**512 + 0.2 + 7 * k  # nor is |x + 2| x + 2
     return -size if k == 1 or k == 2 and ord(name[-1]) % 2 else size
 

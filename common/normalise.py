@@ -104,9 +104,9 @@ CONTEXT = [
 CHINESE = [
     Rule(
         "the answer is",
-        r"^\s*(?:最终|最后)?(?:的)?(?:答案|答)\s*(?:是|为|：|:)\s*",
+        r"^\s*(?:(?:最终|最后)?(?:的)?(?:答案|答)\s*(?:是|为|：|:)|大?约)\s*",
         "",
-        {"答案是42": "42"},
+        {"答案是42": "42", "约3.14": "3.14"},
     ),
     Rule(
         "or",
@@ -213,9 +213,10 @@ def _vulgar(m: re.Match) -> str:
 SIGNS = [
     Rule(
         "codes of currencies, before or behind a number",
-        rf"(?:{CURRENCY})\s*(?=[-\\$\s]*[0-9])|(?<=[0-9])\s*(?:\\text\s*\{{\s*)?(?:{CURRENCY})\s*\}}?$",
+        rf"(?:\\text\s*\{{\s*)?(?:{CURRENCY})\s*\}}?\s*(?=[-\\$\s]*[0-9])"
+        rf"|(?<=[0-9])\s*(?:\\text\s*\{{\s*)?(?:{CURRENCY})\s*\}}?$",
         "",
-        {"USD 45": "45", "45 EUR": "45", r"US\$30": r"\$30"},
+        {"USD 45": "45", r"45\text{ EUR}": "45", r"US\$30": r"\$30"},
     ),
     Rule("small digits below", "[₀-₉]+", r"_{\g<0>}", {"x₁₂": "x_{₁₂}"}),
     Rule(
@@ -258,7 +259,7 @@ SIGNS = [
     Rule(
         "functions and letters without their backslash",
         rf"(?<![\\A-Za-z])(sqrt|frac|infty|infinity|oo|{'|'.join(FUNCTIONS + GREEK)}){END}"
-        r"|(?<![\\A-Za-z])(max|min|gcd|lcm)(?=\s*\()",
+        r"|(?<![\\A-Za-z])(max|min|gcd|lcm)(?=\s*\}?\s*\()",
         lambda m: "\\" + (m[1] or m[2]) + " ",
         {"sqrt(2)": r"\sqrt (2)", "sin x": r"\sin x", "max(a,b)": r"\max (a,b)"},
     ),
@@ -380,9 +381,9 @@ WORDS = [
     ),
     Rule(
         "a choice and what it says",
-        r'^"?\s*\(([A-E])\)\s*[" ]\s*"?(?=[0-9A-Za-z\\"-]).*$',
-        r"\1",
-        {"(B) 12": "B"},
+        r'^"?\s*(?:\(([A-E])\)|([A-E])[.)])\s*[" ]\s*"?(?=[0-9A-Za-z\\"-]).*$',
+        r"\1\2",
+        {"(B) 12": "B", "A. 12": "A"},
     ),
     Rule(
         "a choice with its name",

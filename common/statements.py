@@ -24,8 +24,11 @@ JOINED = re.compile(AND)
 BOX_JOINED = re.compile(AND + NAMED)
 
 MARK = re.compile(
-    r"answers?(?:\s+to\s[^.\n]{0,60}?)?(?:[*_\s]*\([^()\n]{0,40}\))?"  # to the question, (in cm)
+    r"\b(?:answers?|ans)(?:\s+to\s[^.\n]{0,60}?)?"  # to the question
+    r"(?:[*_\s]*\([^()\n]{0,40}\))?"  # (in cm)
     r"[*_\s]*(?:=|:|\b(?:is|are|(?:must|would|should|will)\s+be))(?![a-z]|\s+not\b)"
+    r"|^[#* \t]*+(?:final[ \t]+)?answer[* \t]*(?:-|–|→|=>)(?=[ \t])"
+    r"|\bI\s+(?:choose|select|pick)\s+(?=(?:option\s+)?\(?[A-E]\b)"
     r"|correct\s+(?:option|choice)[*_\s]*(?:is|:)(?![a-z]|\s+not\b)"
     r"|^[#* \t]*+(?:solution|result)[* \t]*:"
     r"|答案?\s*(?:是|为|：|:)"
@@ -46,25 +49,35 @@ LEADS = re.compile(
     re.I,
 )
 NO_ANSWER = re.compile(
-    r"(?:not|un\w+|wrong|right|correct|in|the|that|this|what|to|given|found|obtained|as|of|we|it|a)\b",
+    r"(?:not|un\w+|an|below|above|here|yet|still|shown|wrong|right|correct|in|the|that|this|what|to|given|found|obtained|as|of|we|it|a)\b",
     re.I,
 )
 NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?"
-MONEY = re.compile(rf"\\?\$\s?(-?{NUMBER})(?![0-9$}}^_=+*/\\]|[.,][0-9])")
+MONEY = re.compile(rf"\\?\$\s?(-?{NUMBER})(?![0-9A-Za-z$}}^_=+*/\\]|[.,][0-9])")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
-WHERE = re.compile(r"[\s,(]*(?:where|for|with|when|if|since|because|as|or equivalently)\b")
+WHERE = re.compile(r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|or equivalently)\b")
 SAME = re.compile(r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*")
 BOLD = re.compile(r"\*\*([^*\n]*[0-9][^*\n]*)\*\*")
 QUANTITY = re.compile(
     r"(?<![\w.^=+*/-])-?\\?\$?\s?-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+|/[0-9]+)?(?:%|°)?(?![\w^=+*/$])"
+    r"(?:\s+(?:dozen|hundred|thousand|million|billion))?"
 )
 UNDECIDED = re.compile(
-    r"\b(?:need|check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?|can|may"
+    r"\b(?:need|check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?|can|(?-i:may)"
     r"|might|not|step|case|should|then|equation|formula)\b|\?",
     re.I,
 )
-CONCLUDES = re.compile(r"(?:therefore|thus|so|hence|finally|in conclusion|in total|the)\b", re.I)
-IS = re.compile(r"\s(?:is|are|equals?)\s+(?:equal to\s+|exactly\s+)?")
+CONCLUDES = re.compile(
+    r"(?:therefore|thus|so(?!\s+far)|hence|finally|(?:in )?conclusion|in total|altogether|overall"
+    r"|consequently|(?:this|that|which) means|we conclude|it follows|as a result|the)\b",
+    re.I,
+)
+IS = re.compile(
+    r"\s(?:is|are|equals?|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?)\s+"
+    r"(?:(?:equal to|exactly|therefore|thus)\s+)?"
+)
+ASSIGNED = re.compile(r"\s*[A-Za-z](?:_\w)?\s*=(?!.*=)[^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*")
+SUMS = re.compile(r"[0-9][-0-9.,\s+*/×÷()$]*=\s*(?=\\?\$?[0-9])")  # of 15 + 7 = 22 the left side
 WORDS = r"(?:\s+[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})?"  # what is counted: 72 clips, 20 cups of feed
 VALUE = re.compile(rf"[-+]?[0-9][0-9.,/:]*(?:%|°)?{WORDS}")
 
@@ -131,6 +144,9 @@ def _concluded(text):
     if len(equations) == len(formulas) > 1 and not sentence[formulas[-1].end() :].strip(" .!*"):
         return _of_formulas(sentence, formulas)
     formula = formulas[0] if formulas else None
+    if len(formulas) == 1 and ASSIGNED.fullmatch(_inside(formula)):
+        if not UNDECIDED.search(sentence) and not re.search(r"[0-9]", FORMULA.sub("", sentence)):
+            return _inside(formula)
     if formula and "=" in formula[0] and not sentence[formula.end() :].strip(" .!*"):
         return _inside(formula).rpartition("=")[2].strip() or None
     _, found, rest = _after_is(sentence)
@@ -143,6 +159,7 @@ def _concluded(text):
 
 def _counted(sentence):
     """The one number of a sentence: "So Janet makes $18 every day." """
+    sentence = SUMS.sub("", sentence)
     quantities = list(QUANTITY.finditer(sentence))
     if UNDECIDED.search(sentence) or len(quantities) != 1 or sentence[-1:] not in ".!":
         return None

@@ -56,8 +56,8 @@ NO_UNIT = (
     r'|[^"]*(?:north|south|east|west|squared|cubed|factorial))'
 )
 UNIT_WORDS = (
-    r"(?:[a-z]{3,}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in|of|a(?=\s[a-z]{3})"
-    r"|[kMGm]?(?:J|N|L|W|V|A|Hz|Pa|Wh|eV)|yd|mi|hr(?!\s?\^)|sq|cu)"
+    r"(?:[a-z]{3,}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in|of|as|s|g|a(?=\s[a-z]{3})"
+    r"|[kMGm]?(?:J|N|L|W|V|A|B|Hz|Pa|Wh|eV)|yd|mi|hr(?!\s?\^)|sq|cu)"
 )
 UNIT = re.compile(
     rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}'
@@ -112,7 +112,7 @@ def _quoted(s: str) -> Hashable | None:
 def _based(s: str) -> Hashable | None:
     """52_{8}, 2bf_{16}: neither 52 nor 42, and no product of letters."""
     number = re.fullmatch(r"([0-9][0-9A-Fa-f]*)_\{([0-9]+)\}", s)
-    return text_key(s) if number else None
+    return text_key(s.upper()) if number else None
 
 
 def _matrix(s: str) -> Hashable | None:
@@ -376,7 +376,9 @@ def _assigned(parts: list[str], separators: list[str]) -> Hashable | None:
     if len(parts) != len(different) or len(parts) < 2 or not all(map(NAME.fullmatch, names)):
         return None
     values = tuple(structure(part) for _, part in sorted(zip(names, parts)))
-    return ("tuple", "()", values) if "," in separators else ("either", *sorted(names), values)
+    return (
+        ("tuple", "()", values) if r"\cup" not in separators else ("either", *sorted(names), values)
+    )
 
 
 def _conditions(parts: list[str], keys: list[Hashable]) -> Hashable | None:
