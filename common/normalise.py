@@ -55,7 +55,7 @@ BASES = "two three four five six seven eight nine ten".split()
 TRIG = "(?:sin|cos|tan|cot|sec|csc)"
 DEGREE = r"(?:\^\s*\{?\s*\\circ\s*\}?|°)"
 POWER = r"(?:\s*\^\s*(?:\{-?[0-9]\}|[0-9]))?"
-CURRENCY = r"US(?=\s*\\?\$)|USD|EUR|GBP|RMB|CNY|JPY|INR|CAD|AUD|HKD|CHF|Rs\.?"
+CURRENCY = r"(?:US|A|C|HK|NZ)(?=\s*\\?\$)|USD|EUR|GBP|RMB|CNY|JPY|INR|CAD|AUD|HKD|CHF|Rs\.?"
 SPACE = r"(?:\\[ ,;:]\s*)"  # \, and its like
 
 # ------------------------------------------------------------------- what a command still tells
@@ -378,6 +378,12 @@ WORDS = [
         r'|(?:exactly|about|approximately|roughly)\b)\s*"?(?=.)',
         "",
         {"The answer is 73": "73", "about 5": "5"},
+    ),
+    Rule(
+        "a number is no other for being said again in words",
+        r'(?<=[0-9])\s*"?\s*\([a-z -]{3,}\)\s*"?$',
+        "",
+        {"12 (twelve)": "12"},
     ),
     Rule(
         "a choice and what it says",

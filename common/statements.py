@@ -2,84 +2,109 @@ r"""What a completion states as its answer, read as a person would.
 
 Tried in this order, on what stands behind a model's thought (</think>), else on the thought itself:
 
-boxes        the last \boxed{..}; with those that "and", "or" or a comma join to it
-marks        what follows the last "answer is", "Answer:", "####", "<answer>"
-conclusion   the last sentence, if it concludes: "Therefore, the value of $x$ is $5$."
+    boxes        the last \boxed{..}; with those that "and", "or" or a comma join to it
+    marks        what follows the last "answer is", "Answer:", "####", "<answer>", 答案是
+    conclusion   the last sentence, if it concludes: "Therefore, the value of $x$ is $5$."
 
-What is no statement gives None: the last number in a text is none.
+What is no statement gives None: the last number in a text is none, nor is what is only supposed.
 """
 
 import re
 
 from common.latex import INSIDE, MAX_CHARS
 
+# ------------------------------------------------------------------------------------------- boxes
+
 BOX = re.compile(
     r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))"
     % (INSIDE, MAX_CHARS, MAX_CHARS),
     re.S,
 )
-NAMED = r"(?:([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*)?"  # x = \boxed{2} and y = \boxed{3}
 AND = r"[\s$]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:and|or)(?:\s*\})?)[\s$]*"
+NAME = r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*"  # x = \boxed{2} and y = \boxed{3}
 JOINED = re.compile(AND)
-BOX_JOINED = re.compile(AND + NAMED)
+BOX_JOINED = re.compile(AND + f"(?:{NAME})?")
+NAMED = re.compile(rf"(?<![\w\\^+*/)}}-]){NAME}$")
 
-MARK = re.compile(
-    r"\b(?:answers?|ans)(?:\s+to\s[^.\n]{0,60}?)?"  # to the question
-    r"(?:[*_\s]*\([^()\n]{0,40}\))?"  # (in cm)
-    r"[*_\s]*(?:=|:|\b(?:is|are|(?:must|would|should|will)\s+be))(?![a-z]|\s+not\b)"
-    r"|^[#* \t]*+(?:final[ \t]+)?answer[* \t]*(?:-|–|→|=>)(?=[ \t])"
-    r"|\bI\s+(?:choose|select|pick)\s+(?=(?:option\s+)?\(?[A-E]\b)"
-    r"|correct\s+(?:option|choice)[*_\s]*(?:is|:)(?![a-z]|\s+not\b)"
-    r"|^[#* \t]*+(?:solution|result)[* \t]*:"
-    r"|答案?\s*(?:是|为|：|:)"
-    r"|####|<answer>",
-    re.I | re.M,
-)
+# ------------------------------------------------------------------------------------------- marks
+
+SAYS = r"(?![a-z]|\s+not\b)"  # behind a mark: no word goes on, nothing is denied
+MARKS = [
+    r"\b(?:answers?|ans)(?:\s+to\s[^.\n]{0,60}?)?"  # the answer (to the question) (in cm) is
+    r"(?:[*_\s]*\([^()\n]{0,40}\))?"
+    rf"[*_\s]*(?:=|:|\b(?:is|are|(?:must|would|should|will)\s+be)){SAYS}",
+    r"^[#* \t]*+(?:final[ \t]+)?answer[* \t]*(?:-|–|→|=>|(?=\$|\\[(\[]))(?=[ \t$\\])",  # Answer - 5
+    rf"correct\s+(?:option|choice)[*_\s]*(?:is|:){SAYS}",
+    r"\bI\s+(?:choose|select|pick)\s+(?=(?:option\s+)?\(?[A-E]\b)",
+    r"^[#* \t]*+(?:solution|result)[* \t]*:",
+    r"答案?\s*(?:是|为|：|:)",
+    r"####|<answer>",
+]
+MARK = re.compile("|".join(MARKS), re.I | re.M)
 HEADING = re.compile(
     r"^[#* \t]*+(?:final[ \t]+answer|answer|最终答案|答案)[* \t]*+\n(?:[-=_]+\n)?", re.I | re.M
 )
 # What makes "the answer is 5" no statement, if it stands right before
 SUPPOSED = re.compile(
-    r"\b(?:if|suppose|assume|whether|what|say|guess|unless|until)\s+(?:that\s+)?(?:the\s+|our\s+)?"
-    r"(?:final\s+|correct\s+)?$",
+    r"\b(?:if|suppose|assume|whether|what|say|guess|unless|until)\s+(?:that\s+)?"
+    r"(?:the\s+|our\s+)?(?:final\s+|correct\s+)?$",
     re.I,
 )
+# What stands between a mark and its answer
 LEADS = re.compile(
-    r"(?:therefore|thus|then|simply|just|exactly|approximately|about|equal to|given by)[\s,:]+",
-    re.I,
+    r"(?:(?i:therefore|thus|then|simply|just|exactly|approximately|about|equal to|given by)[\s,:]+"
+    r"|(?:the )?(?:number|integer|value|point|interval|fraction)\s+(?=[-$\d(\[\\]))"
 )
 NO_ANSWER = re.compile(
-    r"(?:not|un\w+|an|below|above|here|yet|still|shown|wrong|right|correct|in|the|that|this|what|to|given|found|obtained|as|of|we|it|a)\b",
-    re.I,
+    r"\(?(?:not|un\w+|an?|below|above|here|yet|still|shown|wrong|right|correct|in|the|that|this"
+    r"|what|to|given|found|obtained|as|of|we|it)\b"
 )
+
+# -------------------------------------------------------------------------- formulas and quantities
+
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
 NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?"
 MONEY = re.compile(rf"\\?\$\s?(-?{NUMBER})(?![0-9A-Za-z$}}^_=+*/\\]|[.,][0-9])")
-FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
-WHERE = re.compile(r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|or equivalently)\b")
-SAME = re.compile(r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*")
-BOLD = re.compile(r"\*\*([^*\n]*[0-9][^*\n]*)\*\*")
+WORDS = r"(?:\s+[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})?"  # what is counted: 72 clips, 20 cups of feed
+VALUE = re.compile(rf"[-+]?[0-9][0-9.,/:]*(?:%|°)?{WORDS}")
 QUANTITY = re.compile(
-    r"(?<![\w.^=+*/-])-?\\?\$?\s?-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+|/[0-9]+)?(?:%|°)?(?![\w^=+*/$])"
-    r"(?:\s+(?:dozen|hundred|thousand|million|billion))?"
+    rf"(?<![\w.^=+*/-])-?\\?\$?\s?-?{NUMBER}(?:/[0-9]+)?(?:%|°)?(?![\w^=+*/$])"
+    r"(?:\s+(?:dozen|hundred|thousand|million|billion))?",
+    re.A,
 )
-UNDECIDED = re.compile(
-    r"\b(?:need|check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?|can|(?-i:may)"
-    r"|might|not|step|case|should|then|equation|formula)\b|\?",
-    re.I,
+SUMS = re.compile(r"[0-9][-0-9.,\s+*/×÷()$]*=\s*(?=\\?\$?[0-9])")  # of 15 + 7 = 22 the left side
+EQUALS = r"(?<![<>!:])="
+RELATED = re.compile(  # x = 5, x < 5
+    rf"\s*[A-Za-z](?:_\{{?\w+\}}?)?\s*(?:{EQUALS}|[<>]=?|!=|\\(?:leq?|geq?|neq?|lt|gt)(?![a-z]))"
+    r"(?!.*=)[^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*"
 )
+BOLD = re.compile(r"\*\*([^*\n]*[0-9][^*\n]*)\*\*")
+WHERE = re.compile(r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|or equivalently)\b")
+AGAIN = re.compile(  # the same once more
+    r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*"
+)
+
+# -------------------------------------------------------------------------------------- conclusions
+
 CONCLUDES = re.compile(
-    r"(?:therefore|thus|so(?!\s+far)|hence|finally|(?:in )?conclusion|in total|altogether|overall"
-    r"|consequently|(?:this|that|which) means|we conclude|it follows|as a result|the)\b",
+    r"(?:(?:therefore|thus|so(?!\s+far)|hence|finally|(?:in )?conclusion|in total|altogether"
+    r"|overall|consequently|(?:this|that|which) means|it follows|as a result|the"
+    r"|we (?:conclude|find|get|obtain))\b|所以|因此|综上|故|总共|一共)",
     re.I,
 )
+SUBJECT = re.compile(  # Thus, $12$ is the largest; Therefore $x > 5$ is the solution
+    r"(?:therefore|thus|so|hence)?[\s,]*(\$[^$]+\$|[-0-9.,/]+)\s+is (?:the|our)\b", re.I
+)
+GIVES = re.compile(r"[\s,]*(?:gives|implies|yields|means|so|hence|then|thus)[\s,]*(?:that\s+)?")
 IS = re.compile(
     r"\s(?:is|are|equals?|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?)\s+"
     r"(?:(?:equal to|exactly|therefore|thus)\s+)?"
 )
-ASSIGNED = re.compile(r"\s*[A-Za-z](?:_\w)?\s*=(?!.*=)[^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*")
-SUMS = re.compile(r"[0-9][-0-9.,\s+*/×÷()$]*=\s*(?=\\?\$?[0-9])")  # of 15 + 7 = 22 the left side
-WORDS = r"(?:\s+[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})?"  # what is counted: 72 clips, 20 cups of feed
-VALUE = re.compile(rf"[-+]?[0-9][0-9.,/:]*(?:%|°)?{WORDS}")
+UNDECIDED = re.compile(
+    r"\b(?:need|check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?|can"
+    r"|(?-i:may)|might|not|steps?|cases?|should|then|equation|formula|but|wrong)\b|\?",
+    re.I,
+)
 
 
 def stated_answer(completion):
@@ -100,20 +125,14 @@ def _boxed(text):
         if not answer:
             continue
         joined = BOX_JOINED.fullmatch(text, found[-1][0], box.start()) if found else None
-        name = joined[1] if joined else _name_before(text, box.start())
-        found = [*found, (box.end(), name, answer)] if joined else [(box.end(), name, answer)]
+        if not joined:
+            found = []
+            joined = NAMED.search(text[max(0, box.start() - 30) : box.start()])
+        found.append((box.end(), joined[1] if joined else None, answer))
     names = {name for _, name, _ in found}
     if len(names) == len(found) > 1 and None not in names:
         return ", ".join(f"{name} = {answer}" for _, name, answer in found)
     return ", ".join(dict.fromkeys(answer for _, _, answer in found)) or None
-
-
-def _name_before(text, end):
-    """x, in front of the box of x = \\boxed{2}."""
-    name = re.search(
-        r"(?<![\w\\^+*/)}-])([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*$", text[max(0, end - 30) : end]
-    )
-    return name[1] if name else None
 
 
 def _marked(text):
@@ -122,8 +141,7 @@ def _marked(text):
     for mark in MARK.finditer(text):
         if not SUPPOSED.search(text[max(0, mark.start() - 40) : mark.start()]):
             marks.append(mark.end())
-    marks.sort()
-    for start in reversed(marks[-50:]):  # a text of nothing but marks says nothing
+    for start in sorted(marks)[-50:][::-1]:  # a text of nothing but marks says nothing
         answer = _statement(text[start : start + 2 * MAX_CHARS])
         if answer:
             return answer
@@ -133,43 +151,56 @@ def _marked(text):
 def _concluded(text):
     """Of a last sentence such as "The total is 72 clips, altogether." what it says there is."""
     line = text.rstrip()[-MAX_CHARS:].rpartition("\n")[2].strip(" *")
-    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", line)[-1]
+    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])|(?<=。)(?=.)", line)[-1]
+    formulas = list(FORMULA.finditer(sentence))
+    if subject := SUBJECT.match(sentence):
+        return subject[1].strip("$ ,")
     if not CONCLUDES.match(sentence):
         return None
     bold = BOLD.findall(sentence)
     if len(bold) == 1:
         return _statement(bold[0])
-    formulas = list(FORMULA.finditer(sentence))
-    equations = [formula for formula in formulas if "=" in formula[0]]
-    if len(equations) == len(formulas) > 1 and not sentence[formulas[-1].end() :].strip(" .!*"):
-        return _of_formulas(sentence, formulas)
-    formula = formulas[0] if formulas else None
-    if len(formulas) == 1 and ASSIGNED.fullmatch(_inside(formula)):
-        if not UNDECIDED.search(sentence) and not re.search(r"[0-9]", FORMULA.sub("", sentence)):
-            return _inside(formula)
-    if formula and "=" in formula[0] and not sentence[formula.end() :].strip(" .!*"):
-        return _inside(formula).rpartition("=")[2].strip() or None
+    if formulas and (answer := _last_equation(sentence, formulas)):
+        return answer
     _, found, rest = _after_is(sentence)
-    if not found:
-        return None if formulas else _counted(sentence)
-    if MONEY.match(rest) or FORMULA.match(rest) or VALUE.fullmatch(_first_part(rest)):
+    if MONEY.match(rest) or FORMULA.match(rest) or found and VALUE.fullmatch(_first_part(rest)):
         return _statement(rest)
     return None if formulas else _counted(sentence)
 
 
+def _last_equation(sentence, formulas):
+    """Hence $n = 7$; Therefore, $x = 2$ or $x = 3$; Thus, $f(3) = 6 + 1 = 7$."""
+    last = _inside(formulas[-1])
+    ends = not sentence[formulas[-1].end() :].strip(" .!*。")
+    words = FORMULA.sub("", sentence)
+    if len(formulas) > 1:
+        equations = all("=" in formula[0] for formula in formulas)
+        if not ends or not equations or UNDECIDED.search(words):
+            return None
+        between = sentence[formulas[-2].end() : formulas[-1].start()]
+        return last if GIVES.fullmatch(between) else _of_formulas(sentence, formulas)
+    if RELATED.fullmatch(last):
+        decided = ends or not UNDECIDED.search(words) and not re.search("[0-9]", words)
+        return last if decided and sentence[-1] in ".!$)]*。" else None
+    sides = re.split(EQUALS, last)
+    return sides[-1].strip() or None if ends and len(sides) > 1 else None
+
+
 def _counted(sentence):
-    """The one number of a sentence: "So Janet makes $18 every day." """
+    """The one number of a sentence, or its one sum of money: So Janet makes $18 every day."""
     sentence = SUMS.sub("", sentence)
-    quantities = list(QUANTITY.finditer(sentence))
-    if UNDECIDED.search(sentence) or len(quantities) != 1 or sentence[-1:] not in ".!":
+    quantities = [quantity[0] for quantity in QUANTITY.finditer(sentence)]
+    money = [quantity for quantity in quantities if "$" in quantity]
+    if len(money) == 1:
+        quantities = money
+    if UNDECIDED.search(sentence) or len(quantities) != 1 or sentence[-1] not in ".!。":
         return None
-    return quantities[0][0].replace("$", "").replace("\\", "").strip()
+    return quantities[0].replace("$", "").replace("\\", "").strip()
 
 
 def _after_is(sentence):
     """(before, "is", behind) by the last "is" of a sentence that is not inside of a formula."""
-    blank = FORMULA.sub(lambda m: "\0" * len(m[0]), sentence)
-    places = list(IS.finditer(blank))
+    places = list(IS.finditer(_without_formulas(sentence)))
     if not places:
         return sentence, "", ""
     at = places[-1]
@@ -189,19 +220,27 @@ def _statement(text):
         formula = FORMULA.match(text)
         return _inside(formula).strip() or None if formula else None
     line = text.partition("\n")[0].partition("</answer>")[0]
-    blank = FORMULA.sub(lambda m: "\0" * len(m[0]), line)
-    if end := re.search(r"[.!?]\s+[A-Z]", blank):  # of the sentence
+    if end := re.search(r"[.!?]\s+[A-Z]", _without_formulas(line)):  # of the sentence
         line = line[: end.start()]
     formulas = list(FORMULA.finditer(line))
     if formulas:
         return _of_formulas(line, formulas)
-    sentence = re.split(r"\.(?:\s|$)|。", line)[0]
-    answer = SAME.sub("", _first_part(sentence)).strip(" *$")
+    return _of_words(line)
+
+
+def _of_words(line):
+    """72 clips; 13 of "The number is 13"; Monday; but not "unclear to me"."""
+    bold = BOLD.findall(line)
+    sentence = bold[0] if len(bold) == 1 else re.split(r"\.(?:\s|$)|。", line)[0]
+    answer = AGAIN.sub("", _first_part(sentence)).strip(" *$")
     if re.search("[\u4e00-\u9fff]", answer) and len(numbers := re.findall(NUMBER, answer)) == 1:
         return numbers[0]
     _, found, rest = _after_is(answer)
-    if found and VALUE.fullmatch(rest):  # The number is 13
+    if found and VALUE.fullmatch(rest):
         return rest
+    many = len(answer.split()) > 3
+    if many and re.match(r"[A-Z][a-z]+ ", answer) and (counted := _counted(answer + ".")):
+        return counted  # She needs 12 more tiles
     if not re.search(r"[0-9\\]", answer) and (len(answer.split()) > 4 or NO_ANSWER.match(answer)):
         return None
     return answer or None
@@ -217,9 +256,7 @@ def _of_formulas(line, formulas):
             break
         joined.append(formula)
     answer = ", ".join(_inside(formula).strip() for formula in joined)
-    if len(joined) == len(formulas) and not _after_is(line)[1]:
-        return answer or None
-    before, found, rest = _after_is(line)
+    _, found, rest = _after_is(line)
     if found and rest.strip(" .*"):
         return _statement(rest)
     return None if len(formulas) > len(joined) else answer or None
@@ -227,6 +264,11 @@ def _of_formulas(line, formulas):
 
 def _inside(formula):
     return next(part for part in formula.groups() if part is not None)
+
+
+def _without_formulas(text):
+    """The text, with formulas blanked."""
+    return FORMULA.sub(lambda m: "\0" * len(m[0]), text)
 
 
 def _first_part(sentence):

@@ -33,7 +33,7 @@ GREEK = "|".join(latex.GREEK)
 # What may stand left of "=" as a mere name ...
 NAMES = [
     r'"[^"]*"',  # \text{Area}
-    r"\([a-z\\, ]+\)",  # (x,y)
+    r"\([a-z][a-z0-9_{}\\, ]*\)",  # (x,y), (x_1,x_2)
     r"\\frac\{(?:[A-Z]+|d\w*)\}\{(?:[A-Z]+|d\w)\}",  # \frac{dy}{dx}, \frac{AB}{BC}
     r"(?:m )?[][|:A-Z ]+",  # [ABC], |AB|, AB:BC, m\angle A
     rf"\{{?(?:[A-Za-z]|[A-Za-z]{{3,}}[A-Za-z ]*|\\(?:{GREEK}|max|min|Pr)"  # x, Area, \theta
@@ -53,10 +53,10 @@ SUM = re.compile(r"[0-9]*[a-dfghj-w](?:\s*\+\s*[0-9]*[a-dfghj-w])+")
 POWER = r"(?:\s?\^(?:\{-?[0-9]\}|[0-9]))?"
 NO_UNIT = (
     r"(?!(?i:[ap]\.?m)\b|[abcxyz]+$"
-    r'|[^"]*(?:north|south|east|west|squared|cubed|factorial))'
+    r'|[^"]*(?:north|south|east|west|factorial|[a-z]ths\b|halves|thirds|quarters))'
 )
 UNIT_WORDS = (
-    r"(?:[a-z]{3,}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in|of|as|s|g|a(?=\s[a-z]{3})"
+    r"(?:[a-z]{3,}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in|of|as|(?<=[0-9] )[sgh]|a(?=\s[a-z]{3})"
     r"|[kMGm]?(?:J|N|L|W|V|A|B|Hz|Pa|Wh|eV)|yd|mi|hr(?!\s?\^)|sq|cu)"
 )
 UNIT = re.compile(
