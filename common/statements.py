@@ -97,7 +97,7 @@ SUBJECT = re.compile(  # Thus, $12$ is the largest; Therefore $x > 5$ is the sol
 )
 GIVES = re.compile(r"[\s,]*(?:gives|implies|yields|means|so|hence|then|thus)[\s,]*(?:that\s+)?")
 IS = re.compile(
-    r"\s(?:is|are|equals?|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?)\s+"
+    r"\s(?:is|are|must be|must equal|equals?|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?)\s+"
     r"(?:(?:equal to|exactly|therefore|thus)\s+)?"
 )
 UNDECIDED = re.compile(
@@ -180,7 +180,7 @@ def _last_equation(sentence, formulas):
         between = sentence[formulas[-2].end() : formulas[-1].start()]
         return last if GIVES.fullmatch(between) else _of_formulas(sentence, formulas)
     if RELATED.fullmatch(last):
-        decided = ends or not UNDECIDED.search(words) and not re.search("[0-9]", words)
+        decided = not UNDECIDED.search(words) and (ends or not re.search("[0-9]", words))
         return last if decided and sentence[-1] in ".!$)]*。" else None
     sides = re.split(EQUALS, last)
     return sides[-1].strip() or None if ends and len(sides) > 1 else None

@@ -1,9 +1,12 @@
 """How right and how fast is common/grading.py? Run by hand: python tests/bench_grading.py
 
 Prints what results/grading.md holds: the pairs of grading_pairs.tsv by category, the CPU time of one
-canonical_form with cold caches, and of a vote over 256 answers against comparing every pair.
+canonical_form with cold caches, of a vote over 256 answers against comparing every pair, and of the worst of a fixed
+set of hostile answers and completions. Where math-verify is installed, it is asked the same.
 """
 
+import json
+import logging
 import random
 import statistics
 import sys
@@ -15,11 +18,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import grading, latex
 
 PAIRS = Path(__file__).with_name("grading_pairs.tsv")
+COMPLETIONS = Path(__file__).with_name("grading_completions.jsonl")
 
 
 def read_pairs() -> list[list[str]]:
     """Rows of category, verdict ("=" or "!="), left, right, why."""
     return [line.split("\t") for line in PAIRS.read_text(encoding="utf-8").splitlines()[1:]]
+
+
+def read_completions() -> list[tuple[str, str | None]]:
+    """Completions, each with the answer that it states or None."""
+    lines = COMPLETIONS.read_text(encoding="utf-8").splitlines()
+    return [(row["completion"], row["answer"]) for row in map(json.loads, lines)]
 
 
 def forget() -> None:
@@ -164,6 +174,52 @@ def worst(function, texts: list[str]) -> tuple[float, str]:
     return max(times)
 
 
+def states(completion: str, answer: str | None) -> tuple[bool, bool]:
+    """Is what we take from a completion right? Is something taken where nothing is stated?"""
+    found = grading.extract_answer(completion)
+    if answer is None:
+        return found is None, found is not None
+    return grading.is_correct(found, answer), False
+
+
+def compare(rows: list[list[str]], completions: list[tuple[str, str | None]]) -> None:
+    """Print how many pairs and completions are right, by grading.py and, if it is installed, by math-verify."""
+    print(
+        "| grader | pairs right | false positives | completions right | answers where none is stated |"
+    )
+    print("|---|---|---|---|---|")
+    graders = {"grading.py": (grading.is_correct, states)}
+    try:
+        from math_verify import parse, verify
+    except ImportError:
+        print("math-verify is not installed: pip install math-verify==0.9.0", file=sys.stderr)
+    else:
+        logging.disable(logging.CRITICAL)  # it says so whenever it cannot parse
+
+        def same(left: str, right: str) -> bool:
+            return verify(parse(rf"$\boxed{{{right}}}$"), parse(rf"$\boxed{{{left}}}$"))
+
+        def found(completion: str, answer: str | None) -> tuple[bool, bool]:
+            taken = parse(completion)
+            if answer is None:
+                return not taken, bool(taken)
+            return verify(parse(rf"$\boxed{{{answer}}}$"), taken), False
+
+        graders["math-verify"] = (same, found)
+    for name, (same, taken) in graders.items():
+        verdicts = [(same(left, right), verdict == "=") for _, verdict, left, right, _ in rows]
+        right = sum(found == wanted for found, wanted in verdicts)
+        false_positives = sum(found and not wanted for found, wanted in verdicts)
+        results = [taken(completion, answer) for completion, answer in completions]
+        stated = sum(right for right, _ in results)
+        print(
+            f"| {name} | {right} of {len(rows)} ({100 * right / len(rows):.1f} %) | {false_positives} "
+            f"| {stated} of {len(completions)} ({100 * stated / len(completions):.1f} %) "
+            f"| {sum(guess for _, guess in results)} of {sum(answer is None for _, answer in completions)} |"
+        )
+    print()
+
+
 def main() -> None:
     start = time.process_time()
     grading.majority(ballot())
@@ -217,6 +273,7 @@ def main() -> None:
         f"(best of 7: {1000 * min(votes):.0f} ms); first vote of a process, with imports: {first_vote:.1f} s; "
         f"comparing every pair: {naive:.0f} s (by proportion from 496 of 32,640 pairs)"
     )
+    compare(rows, read_completions())
     seconds, text = worst(grading.canonical_form, hostile_answers(2000, seed=1))
     print(f"the worst of 2000 hostile answers: {seconds:.2f} CPU seconds: {text[:60]}")
     seconds, text = worst(grading.extract_answer, hostile_completions(300, seed=1))
