@@ -250,6 +250,9 @@ def _unit(s: str) -> tuple[str, str | None]:
     unit = UNIT.search(s)
     if not unit or not re.search(r"[0-9]|\\(?:pi|sqrt|frac)", s[: unit.start()]):
         return s, None
+    letters = re.search(r"(?<![\\A-Za-z])[A-Za-z]", s[: unit.start()])
+    if letters and len(unit[0].strip()) == 1:  # 5 N is a force, A + 2 B has two letters
+        return s, None
     return s[: unit.start()], re.sub(r'[\s"]', "", unit[0])
 
 

@@ -197,13 +197,13 @@ def compare(rows: list[list[str]], completions: list[tuple[str, str | None]]) ->
         logging.disable(logging.CRITICAL)  # it says so whenever it cannot parse
 
         def same(left: str, right: str) -> bool:
-            return verify(parse(rf"$\boxed{{{right}}}$"), parse(rf"$\boxed{{{left}}}$"))
+            return verify(parse(f"${right}$"), parse(f"${left}$"))
 
         def found(completion: str, answer: str | None) -> tuple[bool, bool]:
             taken = parse(completion)
             if answer is None:
                 return not taken, bool(taken)
-            return verify(parse(rf"$\boxed{{{answer}}}$"), taken), False
+            return verify(parse(f"${answer}$"), taken), False
 
         graders["math-verify"] = (same, found)
     for name, (same, taken) in graders.items():
