@@ -400,7 +400,8 @@ def end_to_end(page, args):
             said = done.stdout.split("\n") if done.returncode == 0 else done.stderr.split("\n")[-3:]
             told = [line for line in said if line.startswith(("all ", "  ", "peak memory"))]
             kept = told[:3] + told[-1:] if done.returncode == 0 else said
-            page.row([f"`{' '.join(command)}`", f"{seconds:.0f}", " / ".join(kept)])
+            kept = "; ".join(" ".join(line.split()).strip(",") for line in kept)
+            page.row([f"`{' '.join(command)}`", f"{seconds:.0f}", kept])
 
 
 # --- models ---------------------------------------------------------------------------------------
@@ -413,9 +414,8 @@ def make_pair(shapes, device):
     policy = make_model(one, device, four_bit=False)
     judge = make_model(eight, device, four_bit=True).model
     bias = end_bias(tokenizer, policy.config.vocab_size, of_step=1e9, of_text=400)
-    policy.lm_head.register_forward_hook(
-        lambda module, inputs, logits: 0.02 * logits + bias.to(logits.device, logits.dtype)
-    )
+    bias = bias.to(device, torch.bfloat16)  # now: a copy at each token would wait for the card
+    policy.lm_head.register_forward_hook(lambda module, inputs, logits: 0.02 * logits + bias)
     policy.generation_config = GenerationConfig(
         eos_token_id=[tokenizer.eos_token_id], pad_token_id=policy.config.vocab_size - 1
     )

@@ -20,7 +20,8 @@ from transformers import Cache, StaticLayer
 
 import beam
 
-SLOTS = 128  # tokens that a shape has room for
+SLOTS = 128  # tokens that a shape has room for, at least
+ALIGNED = 16  # on a GPU attention would copy a mask of a length that is no multiple of this
 SHRINK = 2  # a batch is made smaller when so small a part of its rows is still writing
 
 
@@ -95,7 +96,8 @@ class Batch:
         self.length = length  # tokens in the cache
         self.written = written  # tokens since the step began
         self.token = token.clone()  # [R, 1]
-        self.attention_mask = pad(attention_mask, (0, SLOTS - 1), value=1)  # [R, length + SLOTS]
+        free = layers[0].max_cache_len - length
+        self.attention_mask = pad(attention_mask, (0, free - 1), value=1)  # [R, length + free]
         self.position = attention_mask.sum(1, keepdim=True) - 1  # [R, 1]
         self.uniforms = uniforms
         self.column = torch.full((1,), written, device=token.device)  # of uniforms, the next
@@ -144,11 +146,12 @@ class Batch:
 
 
 def with_slots(layer, length, rows):
-    """`length` tokens of some rows of a layer, and SLOTS free places behind. The old layer is
-    emptied, so that no more than one is there twice."""
+    """`length` tokens of some rows of a layer, and free places behind. The old layer is emptied,
+    so that no more than one is there twice."""
     keys, values = layer.keys[rows, :, :length], layer.values[rows, :, :length]
     layer.keys = layer.values = None
-    fixed = StaticLayer(length + SLOTS)
+    whole = length + SLOTS
+    fixed = StaticLayer(whole + -whole % ALIGNED)
     fixed.lazy_initialization(keys, values)
     fixed.keys[:, :, :length] = keys
     fixed.values[:, :, :length] = values

@@ -71,7 +71,7 @@ def replays(monkeypatch):
 
     monkeypatch.setattr(fixed_shapes.Batch, "record", staticmethod(record))
     monkeypatch.setattr(fixed_shapes, "SLOTS", 12)
-    monkeypatch.setattr(fixed_shapes, "SHRINK", 2)
+    monkeypatch.setattr(fixed_shapes, "ALIGNED", 4)
     return counts
 
 
