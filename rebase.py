@@ -432,7 +432,8 @@ def sample(logits, uniforms, temperature, top_p):
     nucleus. logits: [R, V], uniforms: [R] -> [R, 1], -1 where logits are NaN or infinite."""
     largest, token = logits.max(-1, keepdim=True)
     if temperature > 0:
-        weights = torch.exp((logits.float() - largest) / temperature)
+        least = 1e-30  # below, single precision has 0
+        weights = torch.exp((logits.float() - largest) / max(temperature, least))
         if top_p < 1:
             ranked, order = weights.sort(descending=True)
             # The token that crosses top_p is inside, and so is one that reaches it exactly.

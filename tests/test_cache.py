@@ -420,3 +420,11 @@ def test_a_prompt_longer_than_the_context_is_named(pair):
     policy, tokenizer, _ = pair
     with pytest.raises(ValueError, match="fills the context of 2048"):
         roots_of(policy, tokenizer, ["1+" * 1100])
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-40, 1e-300])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_temperature_near_zero_is_greedy(temperature, top_p):
+    logits = torch.tensor([[1.0, 0.5, 3.0, 2.999, -4.0]]).expand(9, -1)
+    drawn = beam.sample(logits, torch.linspace(0, 0.999, 9), temperature, top_p)
+    assert drawn[:, 0].tolist() == [2] * 9

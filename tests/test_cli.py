@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -149,12 +150,10 @@ def bad(tmp_path_factory):
     broken_model(
         "policy", folder / "nan", lambda weights: weights["model.norm.weight"].fill_(math.nan)
     )
-    broken_model(
-        "policy", folder / "huge", lambda weights: weights["model.norm.weight"].fill_(1e38)
-    )
-    broken_model(
-        "prm", folder / "huge_prm", lambda weights: weights["model.norm.weight"].fill_(1e38)
-    )
+    for model, name in (("policy", "huge"), ("prm", "huge_prm")):
+        large = torch.full([AutoConfig.from_pretrained(ROOT / "tiny" / model).hidden_size], 3e38)
+        set_norm = lambda weights, large=large: weights.update({"model.norm.weight": large})
+        broken_model(model, folder / name, set_norm)
     latent = AutoConfig.for_model(
         "deepseek_v3",
         vocab_size=576,
