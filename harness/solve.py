@@ -319,7 +319,7 @@ def rows_side_by_side(args):
     models leave free, at most 256.
 
     A GPU writes a token for one row or for 256 in about the same time. A search with 64 rows of a
-    1B policy's and an 8B PRM's keys and values takes 3 GB (results/caches.md). Where that is not
+    1B policy's and an 8B PRM's keys and values takes 2 GB (results/caches.md). Where that is not
     enough, the searches halve their batches.
     """
     if args.device != "cuda":
