@@ -317,12 +317,12 @@ REFUSED_TOO = [  # as REFUSED, but in this process
     (
         "best_of_n.py",
         "--prm {bad}/vocabulary",
-        ["--prm {bad}/vocabulary", "cannot be loaded", "download"],
+        ["--prm {bad}/vocabulary", "is no JSON", "download"],
     ),
     (
         "beam.py",
         "--policy {bad}/settings",
-        ["--policy {bad}/settings", "cannot be loaded", "download"],
+        ["--policy {bad}/settings", "is no JSON", "download"],
     ),
     (
         "dvts.py",
