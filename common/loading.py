@@ -64,7 +64,7 @@ def load_model(kind, folder, *, four_bit, device, dtype=None, allow_pickle=False
 def tensors(folder, device, shapes, rows=slice(None)):
     """Weights, or some rows of them, that a checkpoint has beside the model proper: in float32,
     never quantized. shapes: name -> the shape it must have. Raises ValueError if it has not."""
-    found = {name: weight for name, weight in weights_of(folder) if name in shapes}
+    found = dict(weights_of(folder, names=shapes))
     for name, shape in shapes.items():
         if name not in found:
             raise ValueError(f"it has no weights named {name}, with which PRMs like it score")
@@ -86,15 +86,18 @@ def weight_files(folder):
     return []
 
 
-def weights_of(folder):
-    """(name, tensor) of all weights in a folder, each read from the disk when it is used."""
+def weights_of(folder, names=None):
+    """(name, tensor) of all weights in a folder, or of those named, each read when it is used."""
     for file in weight_files(folder):
         if file.suffix == ".safetensors":
             with safe_open(file, "pt") as weights:
                 for name in sorted(weights.keys()):
-                    yield name, weights.get_tensor(name)
+                    if names is None or name in names:
+                        yield name, weights.get_tensor(name)
         else:
-            yield from torch.load(file, "cpu", mmap=True, weights_only=True).items()
+            for name, weight in torch.load(file, "cpu", mmap=True, weights_only=True).items():
+                if names is None or name in names:
+                    yield name, weight
 
 
 def all_finite(weight):

@@ -220,6 +220,14 @@ def winner(row, reduction):
     return ballots, max(votes, key=lambda vote: vote[0], default=(None, None))[1]
 
 
+def tally(ballots):
+    """[(sum of the scores, number of votes, answer)] of the ballots that winner() gives."""
+    found = []
+    for votes in ballots.values():
+        found.append((sum(score for score, _ in votes), len(votes), votes[0][1]["answer"]))
+    return found
+
+
 def vote(row, reduction):
     """The solution, the answer it gives and the vote behind it, as text."""
     if "error" in row:
@@ -229,16 +237,12 @@ def vote(row, reduction):
     if best is None:
         count = len(row["completions"])
         return f"No answer: of {count} solutions none is finished, states one and may vote."
-    tally = []
-    for votes in ballots.values():
-        total = sum(score for score, _ in votes)
-        tally.append((total, len(votes), votes[0][1]["answer"]))
     lines = [best["text"].strip(), "", f"Answer: {row['predictions'][rule]}"]
     if reduction is not None and (reduced(best["scores"], reduction) or 0) < 0.5:
         lines.append(
             "The PRM does not believe it: it scores the best solution behind it under 0.5."
         )
     lines += ["", f"  votes    scores  answer ({rule} wins)"]
-    for total, count, answer in sorted(tally, key=lambda entry: entry[:2], reverse=True):
+    for total, count, answer in sorted(tally(ballots), key=lambda entry: entry[:2], reverse=True):
         lines.append(f"{count:7} {total:9.3f}  {answer}")
     return "\n".join(lines)

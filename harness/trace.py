@@ -17,7 +17,7 @@ from pathlib import Path
 from common import grading
 from harness import results
 from harness.solve import REDUCE, own_rule
-from harness.table import winner
+from harness.table import tally, winner
 from harness.terminal import cure, fail, note, say
 
 TEMPLATE = Path(__file__).with_name("trace.html")
@@ -133,11 +133,8 @@ def search(row, reduction):
 
 def told(ballots, rule):
     """The answers with most votes, as text: how many solutions, and what their scores add up to."""
-    answers = []
-    for votes in ballots.values():
-        total = len(votes) if rule == "majority" else sum(score for score, _ in votes)
-        answers.append((total, len(votes), votes[0][1]["answer"]))
-    answers.sort(key=lambda one: one[0], reverse=True)
+    ranked_by = 1 if rule == "majority" else 0  # the number of votes, or their sum
+    answers = sorted(tally(ballots), key=lambda one: one[ranked_by], reverse=True)
     texts = []
     for total, count, answer in answers[:4]:
         score = "" if rule == "majority" else f" ({total:.2f})"

@@ -87,9 +87,9 @@ class Rounds:
 
     def __init__(self, model):
         self.count = 0
-        self.hook = model.register_forward_pre_hook(self.see, with_kwargs=True)
+        self.hook = model.register_forward_pre_hook(self.see)
 
-    def see(self, _, given, kwargs):
+    def see(self, *_):
         self.count += 1
 
 
