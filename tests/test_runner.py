@@ -1180,7 +1180,7 @@ def damage(folder, what):
         ("shard", "cannot"),
         ("cut", "cannot"),
         ("pickled", "pickles"),
-        ("index", "cannot"),
+        ("index", "model.safetensors.index.json is no JSON"),
     ],
 )
 def test_damaged_model(checkpoint, capsys, what, named):
