@@ -6,6 +6,7 @@ import math
 import os
 import re
 from contextlib import contextmanager
+from logging import ERROR, getLogger
 from pathlib import Path
 
 import huggingface_hub
@@ -30,6 +31,7 @@ def choose(args, has_prm):
     """Fill in the models and problems that args leaves open, and say so in one line."""
     logging.disable_progress_bar()  # weights load in seconds; downloads have bars of their own
     logging.set_verbosity_error()  # what is wrong is told in one line
+    getLogger("bitsandbytes").setLevel(ERROR)  # it misses packages that it does not need
     gpu = find_device(args)
     if gpu:
         defaults = {

@@ -282,12 +282,16 @@ def check_paths(args):
     named = {}
     for key in ("problems", "output", "trace"):
         path = vars(args).get(key)
-        if path is None or (key == "problems" and not os.path.lexists(path)):
+        if path is None or (key == "problems" and not os.path.lexists(path) and path[:1] != "~"):
             continue
         flag = f"--{key}"
+        if os.path.expanduser(path) != path:
+            fail(f"{flag}={path}: the shell puts no home in the place of ~ there: {flag} {path}")
         plain = os.path.isfile(path) or not os.path.exists(path)
         if not plain or os.path.basename(path) in ("", ".", ".."):
             fail(f"{flag} {path} is not a plain file: name another {flag}")
+        if os.path.exists(path) and any(is_open(stream, path) for stream in (1, 2)):
+            fail(f"{flag} {path} is where the table and the messages go: name another {flag}")
         named[f"{flag} {path}"] = path
     for (flag, path), (other_flag, other) in itertools.combinations(named.items(), 2):
         same = os.path.realpath(path).casefold() == os.path.realpath(other).casefold()
@@ -295,6 +299,13 @@ def check_paths(args):
             same = os.path.samefile(path, other)
         if same:
             fail(f"{flag} and {other_flag} are one file: name different ones")
+
+
+def is_open(stream, path):
+    """Does what the descriptor says go to the file at path?"""
+    with suppress(OSError):  # it is closed
+        return os.path.samestat(os.fstat(stream), os.stat(path))
+    return False
 
 
 def lock(path):

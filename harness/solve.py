@@ -329,8 +329,10 @@ def rows_side_by_side(args):
 
 
 def rows_of_a_problem(args):
-    """How many solutions of it a search writes side by side."""
-    return args.n if args.stop_at is None else min(args.n, args.at_once)
+    """How many steps or solutions of it a search writes side by side. MCTS: `width` at a time."""
+    if args.stop_at is not None:
+        return min(args.n, args.at_once)
+    return max(args.n, getattr(args, "width", 1))
 
 
 def check_memory(args, policy, tokenizer, prm, problems):
@@ -364,12 +366,14 @@ def check_memory(args, policy, tokenizer, prm, problems):
         needed = rows * (numbers + begun)
         fit = free // (numbers + whole)
     if needed > free:
-        n = int(0.8 * fit) * args.n // rows  # some room is for what else there is
-        remedy = f"--n {n} would fit" if n else "name fewer --max-new-tokens"
-        if rows > args.n:
-            remedy += f", or fewer than {rows // args.n} --batch-problems"
+        flag = "width" if getattr(args, "width", 0) > args.n else "n"
+        given = vars(args)[flag]
+        fitting = int(0.8 * fit) * given // rows  # some room is for what else there is
+        remedy = f"--{flag} {fitting} would fit" if fitting else "name fewer --max-new-tokens"
+        if rows > given:
+            remedy += f", or fewer than {rows // given} --batch-problems"
         fail(
-            f"--n {args.n} takes at least {needed / 2**30:,.1f} GiB of memory, and "
+            f"--{flag} {given} takes at least {needed / 2**30:,.1f} GiB of memory, and "
             f"{free / 2**30:,.1f} GiB are free: {remedy}"
         )
 

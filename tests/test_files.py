@@ -69,6 +69,25 @@ def test_what_is_no_plain_file_is_refused_at_once(folder, path):
     assert (folder / "fifo").is_fifo() and not (folder / "nd").exists()
 
 
+@pytest.mark.parametrize("flag", ["--output", "--trace", "--problems"])
+def test_a_home_that_the_shell_left_alone_is_refused(folder, flag):
+    assert f"{flag}=~/x.html: the shell puts no home" in refused(folder, f"{flag}=~/x.html")
+    assert not (folder / "~").exists()
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("flag", ["--output", "--trace"])
+def test_where_the_table_goes_is_no_output(folder, stream, flag):
+    """`python dvts.py > x --output x` would lose the one or the other."""
+    number = {"stdout": 1, "stderr": 2}[stream]
+    for path in (f"/dev/{stream}", "x.html"):
+        with open(folder / "x.html", "wb") as file:
+            redirect = lambda: os.dup2(file.fileno(), number)
+            _, told = stub(folder, flag, path, code=2, before=redirect)
+        told += (folder / "x.html").read_text()
+        assert told.count("\n") == 1 and f"{flag} {path} is where the table and the mess" in told
+
+
 def test_a_page_of_something_else_is_not_replaced(folder):
     flags = ["--output", "o.jsonl", "--trace", "page.html"]
     for content in ("<p>Dear diary", ""):

@@ -499,6 +499,17 @@ def test_more_solutions_than_memory_holds_are_refused(script, tmp_path, capsys):
     assert "--max-new-tokens 1000000000 is more than the context" in err and "2048 at most" in err
 
 
+def test_more_children_than_memory_holds_are_refused(tmp_path, capsys):
+    """Of MCTS: the other searches have no more children than n."""
+    flags = ["--n", "4", "--width", "1000000000", "--limit", "1", "--output", tmp_path / "o.jsonl"]
+    assert in_process("mcts.py", *flags) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "--width 1000000000 takes at least" in err
+    width = int(err.split("--width ")[2].split()[0])
+    assert 4 < width < 1000000000 and f"--width {width} would fit" in err
+    assert not (tmp_path / "o.jsonl").exists()
+
+
 def memory_args(n, **changes):
     given = {"n": n, "batch_problems": 1, "limit": None, "max_new_tokens": 2048, "system": "x"}
     return SimpleNamespace(**given | changes, policy="p", stop_at=None)
