@@ -303,8 +303,10 @@ BLOCK = 128  # of the vocabulary: sums within it are of single precision
 def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False):
     """Read each prompt once. Returns the roots, one for each problem.
 
-    Raises ValueError if a prompt fills the policy's context.
+    Raises ValueError if a prompt fills the policy's context, or problems is one text and no list.
     """
+    if isinstance(problems, str) or not problems:
+        raise ValueError(f"problems must be a list of texts, not {problems!r}")
     context = getattr(policy.config, "max_position_embeddings", None) or math.inf
     roots = []
     for i, problem in enumerate(problems):

@@ -21,6 +21,7 @@ def load_model(kind, folder, *, four_bit, device, dtype=None, allow_pickle=False
     comes with a checkpoint is never run. Pickled weights (.bin) are read only with allow_pickle.
     Raises ValueError if weights are missing, left over, of another shape, NaN or infinite.
     """
+    check_folder(folder)
     if dtype is None:
         dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     nf4 = BitsAndBytesConfig(
@@ -35,18 +36,20 @@ def load_model(kind, folder, *, four_bit, device, dtype=None, allow_pickle=False
         raise ValueError("its weights are quantized: name the model that they were made of")
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would warn of is raised here
-    model, info = kind.from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.bfloat16 if four_bit else dtype,
-        quantization_config=nf4 if four_bit else None,
-        device_map={"": device},
-        use_safetensors=None if allow_pickle else True,
-        trust_remote_code=False,
-        ignore_mismatched_sizes=True,  # they are refused below, by name
-        output_loading_info=True,
-    )
-    logging.set_verbosity(verbosity)
+    try:
+        model, info = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.bfloat16 if four_bit else dtype,
+            quantization_config=nf4 if four_bit else None,
+            device_map={"": device},
+            use_safetensors=None if allow_pickle else True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
 
     for name in sorted(info["missing_keys"]):
         raise ValueError(f"it lacks the weights {name}, which its config.json asks for")
@@ -59,6 +62,15 @@ def load_model(kind, folder, *, four_bit, device, dtype=None, allow_pickle=False
         if not all_finite(weight):
             raise ValueError(f"its weights {name} are NaN or infinite in part")
     return model.eval()
+
+
+def check_folder(folder):
+    """Raises ValueError if there is none: transformers would take its name for a hub id."""
+    if not Path(folder).is_dir():
+        raise ValueError(
+            f"there is no folder {str(folder)!r}: of a model on the hub "
+            f"huggingface_hub.snapshot_download(id) makes one"
+        )
 
 
 def tensors(folder, device, shapes, rows=slice(None)):

@@ -20,7 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, Cache, DynamicLayer
 
 from common.families import FAMILIES, family_of
-from common.loading import load_model
+from common.families.weights import share_of_plus_minus
+from common.loading import check_folder, load_model
 
 # So much padding is worth another batch. On it a GPU computes about as long as it reads the
 # weights of an 8B model.
@@ -33,7 +34,8 @@ def load_prm(folder, *, family=None, four_bit=False, device="cpu", dtype=None, a
     dtype: by default bfloat16 on a GPU, float32 on a CPU; with four_bit NF4 on either. The head
     that scores is always float32.
     Code that comes with a checkpoint is never run. Pickled weights (.bin) are read only with
-    allow_pickle. Raises ValueError if it is no PRM of the family, or lacks weights.
+    allow_pickle. Raises ValueError if it is no PRM of the family, or lacks weights, or is a model
+    that writes.
     """
     tokenizer, family = read_family(folder, family)
     model = load_model(
@@ -46,7 +48,9 @@ def load_prm(folder, *, family=None, four_bit=False, device="cpu", dtype=None, a
         heads=("lm_head.weight", *family.heads),
     )
     family.read_head(model, folder)
-    return PRM(model, tokenizer, family)
+    prm = PRM(model, tokenizer, family)
+    check_scores(prm, folder)
+    return prm
 
 
 def read_family(folder, name=None):
@@ -54,6 +58,7 @@ def read_family(folder, name=None):
 
     Raises ValueError if they do not belong together.
     """
+    check_folder(folder)
     if Path(folder, "tokenizer.model").exists() and not Path(folder, "tokenizer.json").exists():
         if find_spec("sentencepiece") is None:
             raise ValueError("its tokenizer needs `pip install sentencepiece protobuf`")
@@ -61,7 +66,26 @@ def read_family(folder, name=None):
     if name is None:
         config = json.loads(Path(folder, "config.json").read_text())
         name = family_of(config, tokenizer)
+    if name not in FAMILIES:
+        raise ValueError(f"there is no family {name!r}, but {', '.join(FAMILIES)}")
     return tokenizer, FAMILIES[name](tokenizer)
+
+
+@torch.inference_mode()
+def check_scores(prm, folder):
+    """Raises ValueError if it computes no scores, or if it scores by "+" and "-", and would rather
+    write something else. Then it is no reward model, though its files may look like one's."""
+    family = prm.family
+    tokens = family.opening("1 + 1 = ?") + family.turn("## Step 1: Add\n$1+1=2$", 1)
+    ids = torch.tensor([tokens], device=prm.model.device)
+    hidden = prm.model(ids).last_hidden_state[:, -1].float()  # [1, h]
+    if not family.score(hidden).isfinite().all():
+        raise ValueError("it computes NaN or infinite scores: its weights are damaged")
+    if not family.heads and share_of_plus_minus(prm, hidden, folder) < 0.5:
+        raise ValueError(
+            'it answers a step by other words than "+" and "-": it is no reward model, or one of '
+            "another family"
+        )
 
 
 class PRM:
@@ -200,7 +224,8 @@ class Scorer:
     """Any function in a PRM's place.
 
     function([(problem, solution so far), ...]) -> how good the last step of each is, in [0, 1].
-    Texts come as the policy wrote them, with indentation and separators.
+    Texts come as the policy wrote them, with indentation and separators. NaN means no score.
+    score() raises ValueError if a number is missing, or is not in [0, 1].
     """
 
     def __init__(self, function):
@@ -221,8 +246,12 @@ class Scorer:
                     asked.append((child, root.text, solution))
         if not asked:
             return
-        scores = self.function([(problem, solution) for _, problem, solution in asked])
-        for (child, _, _), score in zip(asked, scores, strict=True):
+        scores = list(self.function([(problem, solution) for _, problem, solution in asked]))
+        if len(scores) != len(asked):
+            raise ValueError(f"{len(scores)} scores of {len(asked)} steps: return one for each")
+        for (child, _, _), score in zip(asked, scores):
+            if not (0 <= score <= 1 or math.isnan(score)):
+                raise ValueError(f"a score of {score}: it must be in [0, 1], or NaN for none")
             child.scores.append(float(score))
 
 

@@ -1,7 +1,8 @@
 """Unit tests as the verifier: is a program right? It is run, and the tests say so.
 
-A program is what stands in a completion's last Python block. passes(program, tests) runs both in a
-process of its own. The program counts as right if the tests raise nothing.
+A program is what stands in a completion's last Python block that defines something.
+passes(program, tests) runs both in a process of its own. The program counts as right if the tests
+raise nothing.
 
 **This is no jail.** It keeps honest mistakes from doing harm: endless loops, memory without end,
 output without end, forgotten children. On Linux (x86-64 and ARM) a program may start no process
@@ -58,22 +59,37 @@ REFUSED = {
 BLOCK = re.compile(
     r"^([ \t]*)```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE
 )
+DEFINITION = re.compile(r"^[ \t]*(async def|def|class)\b", re.MULTILINE)
 
 
 def extract_program(text):
-    """The last Python block of a completion, or the last block that names no language.
+    """The last Python block of a completion that defines a function or a class; else the last one.
 
-    A block that was cut off, without its closing fence, is one too: its tests will tell. Small
-    models often answer with bare code: a completion without any block is taken whole. None if there
-    are blocks of other languages only, or nothing at all.
+    So a call that shows how to use it is not taken for the program. Blocks that name no language
+    will do where none names Python. A block that was cut off, without its closing fence, is one
+    too: its tests will tell. Small models often answer with bare code: a completion without any
+    block is taken whole. None if there are blocks of other languages only, or nothing at all.
     """
     blocks = BLOCK.findall(text)
     for wanted in (("python", "py", "python3"), ("",)):
         found = [(indent, code) for indent, name, code in blocks if name.lower() in wanted]
         if found:
-            indent, code = found[-1]
+            defining = [block for block in found if DEFINITION.search(block[1])]
+            indent, code = (defining or found)[-1]
             return re.sub(f"^{indent}", "", code, flags=re.MULTILINE)  # of a block in a list
     return None if blocks or not text.strip() else text
+
+
+def only_define(tests):
+    """Are they all imports and definitions, which test nothing? HumanEval's `test` is of this kind,
+    without a line `check(name)` behind it. Raises SyntaxError if they are no Python."""
+    statements = ast.parse(tests).body
+    idle = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+    for statement in statements:
+        text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        if not (text or isinstance(statement, idle | ast.Pass)):
+            return False
+    return bool(statements)
 
 
 def passes(
@@ -90,8 +106,11 @@ def passes(
 
     setup: Python that both need, such as imports and helpers. Each gets its own copy.
     entry_point: the one name that the tests take from the program. None: all that it defines, but
-    for names of builtins and of setup.
+    for names of builtins and of setup. Raises SyntaxError if the tests are no Python, ValueError
+    if they only define: any program would pass.
     """
+    if only_define(tests):
+        raise ValueError("the tests only define: they must also call what they define")
     word = secrets.token_hex(16)
     job = {
         "program": program,

@@ -222,6 +222,5 @@ def load_models(args, load_policy, has_prm):
                 dtype=getattr(torch, args.dtype),
                 allow_pickle=args.allow_pickle,
             )
-            models.check_prm(args, prm)
     models.limit_threads(policy, prm)
     return policy, tokenizer, prm

@@ -17,8 +17,6 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.utils import logging
 
 from common import chat, grading
-from common.families import MathShepherd, RLHFlow
-from common.families.weights import share_of_plus_minus
 from common.prm import read_family
 from harness import results
 from harness.terminal import RANK, bar, cure, fail, note, say
@@ -248,23 +246,6 @@ def check_vocabulary(flag, name, config, tokenizer):
             f"{flag} {name}: its tokenizer has {len(tokenizer)} tokens and the model {known}: "
             "they are not of one model, download it again"
         )
-
-
-@torch.inference_mode()
-def check_prm(args, prm):
-    """fail() at a PRM that computes no scores, or is a model that writes."""
-    tokens = prm.family.opening("1 + 1 = ?") + prm.family.turn("## Step 1: Add\n$1+1=2$", 1)
-    ids = torch.tensor([tokens], device=prm.model.device)
-    hidden = prm.model(ids).last_hidden_state[:, -1].float()  # [1, h]
-    if not prm.family.score(hidden).isfinite().all():
-        fail(f"--prm {args.prm} computes NaN or infinite scores: its weights are damaged")
-    if isinstance(prm.family, RLHFlow | MathShepherd):
-        share = share_of_plus_minus(prm, hidden, prm.model.name_or_path)
-        if share < 0.5:
-            fail(
-                f'--prm {args.prm} answers a step by "+" or "-" with a probability of {share:.2f} '
-                "only: it is no reward model, or one of another --prm-family"
-            )
 
 
 def check_answers(problems):

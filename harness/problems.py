@@ -157,18 +157,25 @@ def read_object(line, where):
 
 
 def parse(record, number, where):
-    if "entry_point" in record:
+    if "entry_point" in record and "tests" not in record:
         return human_eval(record, number, where)
     problem = record.get("problem", record.get("question"))
     problem = problem.strip() if isinstance(problem, str) else ""
     found = {"id": record.get("id", record.get("unique_id", number)), "problem": problem}
     if "tests" in record:
-        found |= {"answer": None, "tests": check_python(record["tests"], "tests", where)}
+        tests = check_python(record["tests"], "tests", where)
+        if programs.only_define(tests):
+            fail(f"{where} has tests that only define: add a line that calls what they define")
+        found |= {"answer": None, "tests": tests}
+        if record.get("entry_point") is not None:
+            found["entry_point"] = check_name(record["entry_point"], where)
     else:
         answer = as_text(record.get("answer")).split("####")[-1].strip()
         found["answer"] = answer or None
     if not problem or not (found["answer"] or found.get("tests")):
-        fail(f"{where} has no problem or no answer: add it, as text, or delete the line")
+        lacking = "answer (or tests, for a program)" if problem else "problem"
+        has = ", ".join(map(repr, record)) or "none"
+        fail(f"{where} has no text in its field {lacking}: add it; its fields are {has}")
     return check_names(found | {"level": record.get("level")}, where)
 
 
@@ -177,9 +184,7 @@ def human_eval(record, number, where):
     program and the tests can use: imports, and helpers defined before the function to write."""
     prompt = check_python(record.get("prompt"), "prompt", where)
     test = check_python(record.get("test"), "test", where)
-    name = record["entry_point"]
-    if type(name) is not str or not name.isidentifier():
-        fail(f"{where} has an entry_point that is no name of a function: {name!r}")
+    name = check_name(record["entry_point"], where)
     found = {
         "id": record.get("task_id", number),
         "problem": f"```python\n{prompt.strip()}\n```",
@@ -192,12 +197,20 @@ def human_eval(record, number, where):
     return check_names(found, where)
 
 
+def check_name(name, where):
+    if type(name) is str and name.isidentifier():
+        return name
+    fail(f"{where} has an entry_point that is no name of a function: {name!r}")
+
+
 def check_python(source, field, where):
     """source, if it is Python that says something."""
     try:
         if type(source) is str and ast.parse(source).body:
             return source
         reason = "it is empty or no text"
+        if isinstance(source, list):
+            reason = "it is a list: join its lines to one text"
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error
     fail(f"{where} has no Python in its field {field} ({reason}): mend or delete it")

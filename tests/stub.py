@@ -113,7 +113,7 @@ def main(argv=None):
 
     model = SimpleNamespace(num_parameters=lambda: 1)
     cli.load_prm = lambda folder, **_: SimpleNamespace(model=model)
-    models.check_writer = models.check_prm = lambda *_: None
+    models.check_writer = lambda *_: None
     solve.Meter = Dice
     solve.check_memory = lambda *_: None
     parser = cli.Parser(roll, "Rolls dice.")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from common.families import FAMILIES
-from harness import cli, models
+from harness import cli
 
 SCRIPTS = [
     "majority.py",
@@ -656,7 +656,7 @@ def test_scores_that_are_no_numbers_never_win_and_are_reported(
         family.score = lambda hidden: hidden[:, 0] * math.nan
 
     monkeypatch.setattr(FAMILIES["rlhflow"], "read_head", read_head)
-    monkeypatch.setattr(models, "check_prm", lambda *_: None)
+    monkeypatch.setattr("common.prm.check_scores", lambda *_: None)
     output = tmp_path / "out.jsonl"
     assert in_process(script, "--n", "4", "--limit", "2", "--output", output) == 0
     rows = rows_of(output)[1:]

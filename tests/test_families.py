@@ -480,6 +480,19 @@ def test_a_pickle_beside_safetensors_is_not_read(tmp_path):
     load_prm(folder, device=CPU, allow_pickle=True)
 
 
+def test_the_name_of_a_model_on_the_hub_is_no_folder():
+    for load in (load_prm, beam.load_policy):
+        with pytest.raises(ValueError, match="no folder 'meta/model': .*snapshot_download"):
+            load("meta/model")
+    with pytest.raises(ValueError, match="no family 'nosuch', but rlhflow, "):
+        load_prm(ROOT / "tiny/prm", family="nosuch")
+
+
+def test_a_model_that_writes_is_no_prm():
+    with pytest.raises(ValueError, match='other words than "[+]" and "-": it is no reward model'):
+        load_prm(ROOT / "tiny/policy", family="rlhflow")
+
+
 def test_what_is_missing_to_read_a_sentencepiece_file_is_named(tmp_path, capsys, monkeypatch):
     """transformers itself would ask for tiktoken."""
     checkpoints.math_shepherd(tmp_path)

@@ -289,23 +289,27 @@ def test_a_function_is_asked_about_many_at_once_with_texts_as_they_were_written(
 
     def score(pairs):
         asked.append(pairs)
-        return [len(solution) / 10 for _, solution in pairs]
+        return [len(solution) / 20 for _, solution in pairs]
 
     judge = Scorer(score)
     p, q = roots_of(judge, "p", "q")
     first = scored(judge, (q, " a\n\n"), (p, "  b\n\n    c"), (q, " \n"))
     assert asked == [[("q", " a\n\n"), ("p", "  b\n\n"), ("p", "  b\n\n    c")]]
-    assert [child.scores for child in first] == [[0.4], [0.5, 1.0], []]
+    assert [child.scores for child in first] == [[0.2], [0.25, 0.5], []]
     scored(judge, (first[1], "d"), (first[0], "e"))
     assert asked[1] == [("p", "  b\n\n    cd"), ("q", " a\n\ne")]
     scored(judge, (first[0], "\n"))  # nothing to ask
     assert len(asked) == 2
 
 
-def test_a_function_that_answers_too_few_is_an_error():
-    judge = Scorer(lambda pairs: [0.5])
+@pytest.mark.parametrize(
+    "scores, words",
+    [([0.5], "1 scores of 2"), ([0.5] * 3, "3 scores of 2"), ([0.5, 1.5], "a score of 1.5")],
+)
+def test_a_function_that_answers_wrongly_is_an_error(scores, words):
+    judge = Scorer(lambda pairs: scores)
     [root] = roots_of(judge, "p")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=words):
         scored(judge, (root, "a\n\nb"))
 
 

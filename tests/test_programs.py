@@ -28,6 +28,9 @@ contained = pytest.mark.skipif(
         ("```python\nx = 1\n```\nBetter:\n```python\nx = 2\n```\n", "x = 2\n"),
         ("```python\nx = 1\n```\nRun it:\n```bash\npython x.py\n```\n", "x = 1\n"),
         ("```\nx = 1\n```", "x = 1\n"),
+        ("```py\ndef f():\n    1\n```\nUse:\n```py\nf()\n```\n", "def f():\n    1\n"),
+        ("```py\nclass A:\n    1\n```\nor\n```py\nclass B:\n    1\n```\n", "class B:\n    1\n"),
+        ("```py\ndefault = 1\n```\nor\n```py\nx = 2\n```\n", "x = 2\n"),
         ("```python\nx = 1\n```\nIt prints\n```\n1\n```\n", "x = 1\n"),
         ("```Python\nx = 1", "x = 1"),  # cut off
         ("- so:\n  ```py\n  if x:\n    y = 1\n  ```\n", "if x:\n  y = 1\n"),
@@ -49,6 +52,7 @@ def test_a_right_program_passes_and_a_wrong_one_does_not():
     assert not passes(RIGHT, "raise ValueError")
 
 
+TEST_OF_HUMAN_EVAL = "def check(candidate):\n    assert candidate(1) == 2\n"
 HUMAN_EVAL = {
     "setup": "from typing import List\n\ndef helper(x):\n    return 2 * x\n\n"
     'def twice(xs: List[int]) -> List[int]:\n    """Each doubled, as helper() does."""\n',
@@ -69,6 +73,15 @@ HUMAN_EVAL = {
 )
 def test_human_eval_gives_its_prompt_to_both_and_takes_one_name(program, right):
     assert passes(program, **HUMAN_EVAL) is right
+
+
+@pytest.mark.parametrize(
+    "tests", [TEST_OF_HUMAN_EVAL, "import math\n", "class Test:\n    'Tests.'\n", "'text'", "pass"]
+)
+def test_tests_that_test_nothing_are_refused(tests):
+    with pytest.raises(ValueError, match="only define"):
+        passes("x = 1", tests)
+    assert passes("x = 1", tests + "\nassert x == 1") and passes("x = 1", "")
 
 
 HOSTILE = {

@@ -407,6 +407,8 @@ def test_human_evals_lines_are_read_as_they_are(folder):
         assert problem["problem"] == f"```python\n{record['prompt'].strip()}\n```"
         tests = problem["tests"], problem["setup"], problem["entry_point"]
         solution = record["prompt"] + record["canonical_solution"]
+        line = {"problem": problem["problem"], "tests": problem["tests"], "entry_point": "area"}
+        assert problems.parse(line, 1, "line 1")["entry_point"] == "area"
         assert solve.programs.passes(solution, *tests)
         assert not solve.programs.passes(record["prompt"], *tests)
 
@@ -416,7 +418,9 @@ def test_human_evals_lines_are_read_as_they_are(folder):
     [
         ("tests", "assert (", ["field tests", "never closed"]),
         ("tests", "", ["field tests", "empty"]),
-        ("tests", ["assert True"], ["field tests", "no text"]),
+        ("tests", ["assert True"], ["field tests", "a list"]),
+        ("tests", 1, ["field tests", "no text"]),
+        ("tests", "def check(f):\n    assert f\n", ["only define", "calls"]),
         ("entry_point", "rm -rf", ["entry_point", "rm -rf"]),
         ("prompt", "def f(", ["field prompt"]),
     ],
@@ -861,16 +865,23 @@ PROBLEMS = {
     "torn.jsonl": (lines_with(_37='{"problem": "a'), "line 37 is no JSON"),
     "array.jsonl": (lines_with(_37="[1]"), "line 37"),
     "number.jsonl": (lines_with(_2="3"), "line 2 is no JSON"),
-    "noanswer.jsonl": (lines_with(_37='{"problem": "a"}'), "line 37 has no problem or no answer"),
+    "noanswer.jsonl": (
+        lines_with(_37='{"problem": "a", "solution": "1"}'),
+        "line 37 has no text in its field answer (or tests, for a program): add it; its fields are "
+        "'problem', 'solution'",
+    ),
     "null.jsonl": (
         lines_with(_37='{"problem": "a", "answer": null}'),
-        "line 37 has no problem or no answer",
+        "line 37 has no text in its field answer",
     ),
     "blankanswer.jsonl": (
         lines_with(_37='{"problem": "a", "answer": " "}'),
-        "line 37 has no problem or",
+        "line 37 has no text in its field answer",
     ),
-    "noproblem.jsonl": (lines_with(_5='{"answer": "a"}'), "line 5 has no problem"),
+    "noproblem.jsonl": (
+        lines_with(_5='{"answer": "a"}'),
+        "line 5 has no text in its field problem:",
+    ),
     "twice.jsonl": (
         lines_with(_3='{"id": "7", "problem": "a", "answer": "a"}'),
         "line 7 has the id '7' of line 3",
