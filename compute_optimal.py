@@ -44,6 +44,7 @@ from coverage import BadInput, amount
 
 SAMPLED = "majority.py or best_of_n.py"  # their samples know nothing of each other
 NOISE = 2.0  # a difference of fewer standard errors is within noise
+FEW = 20  # problems of a level
 
 # Shapes: P problems, S strategies.
 
@@ -103,6 +104,19 @@ def contenders(accuracy, flops, among):
         if within_noise(difference, error):
             alike.append(s)
     return sorted(alike, key=lambda s: (flops[s, among].mean(), -accuracy[s, among].mean()))
+
+
+def cheapest(tried, goal, among):
+    """(strategy, n) of the cheapest run that is as good as `goal`, or within noise; None without.
+
+    tried: {(strategy, n): (accuracy, flops)}; these and goal: [P]. among: [P], True where compared.
+    """
+    good = []
+    for key, (accuracy, flops) in tried.items():
+        difference, error = mean_and_error(goal[among] - accuracy[among])
+        if difference < 0 or within_noise(difference, error):
+            good.append((flops[among].mean(), -accuracy[among].mean(), key))
+    return min(good)[2] if good else None
 
 
 def mean_and_error(values):
@@ -286,6 +300,9 @@ def analyse(searches, levels, unit, price=0.0):
     accuracy_at = report["accuracy"] = {one: {} for one in groups}
     choice = report["choice"] = {one: {} for one in groups}
     alike = report["within_noise"] = {one: {} for one in groups}  # the cheapest first
+    advice = report["cheapest"] = {one: {} for one in groups}  # of all budgets up to each
+    unbeaten = report["unbeaten"] = {}  # the cheapest that a choice by level does not beat
+    tried = {}
     optimal = report["compute_optimal"] = {}
     single = report["single"] = {name: {} for name in search_of}
 
@@ -305,13 +322,19 @@ def analyse(searches, levels, unit, price=0.0):
         accuracy = np.array(accuracy)  # [S, P]
         flops = np.array(flops)
         spent = flops if unit == "flops" else np.array([*sizes.values()])[:, None] + 0 * flops
+        tried |= dict(zip(sizes.items(), zip(accuracy, flops)))
 
         # 2. The best at each level, and those that may be as good.
         for one, here in groups.items():
             cells = accuracy_at[one][budget] = {}
             for s, (name, n) in enumerate(sizes.items()):
                 cells[name] = figures(accuracy[s, here], n=n, flops=flops[s, here].mean())
-            choice[one][budget] = names[best(accuracy, flops, here)]
+            top = best(accuracy, flops, here)
+            choice[one][budget] = names[top]
+            name, n = cheapest(tried, accuracy[top], here)
+            right, cost = tried[name, n]
+            found = figures(right[here], n=n, flops=cost[here].mean())
+            advice[one][budget] = {"strategy": name, **found}
             alike[one][budget] = [names[s] for s in contenders(accuracy, flops, here)]
 
         # 3. Chosen on one half, scored on the other.
@@ -319,6 +342,10 @@ def analyse(searches, levels, unit, price=0.0):
         cost = spent[chosen].mean()
         optimal[budget] = figures(accuracy[chosen], spent=cost, flops=flops[chosen].mean())
         optimal[budget]["spent_with_calibration"] = cost + price
+        run = cheapest(tried, accuracy[chosen], everyone)
+        if run:
+            cost = tried[run][1].mean()
+            unbeaten[budget] = {"strategy": run[0], "n": run[1], "flops": cost}
 
         # 4. Against each single strategy, problem by problem.
         for s, (name, n) in enumerate(sizes.items()):
@@ -436,13 +463,15 @@ def advice_lines(report):
     rows = []
     for one, cells in report["accuracy"].items():
         for budget in map(str, report["budgets"]):
-            name = report["within_noise"][one][budget][0]
+            found = report["cheapest"][one][budget]
+            run = f"{found['strategy']}, n = {found['n']}"
             top = report["choice"][one][budget]
-            found = cells[budget][name]
+            best_run = f"{top}, n = {cells[budget][top]['n']}"
             cost = f"{amount(found['flops'])}FLOP"
-            other = f"best: {top} {percent(cells[budget][top])}" if name != top else ""
-            rows.append([f"level {one}", named(report, budget), name, percent(found), cost, other])
-    return ["what to run: the cheapest of all that are within noise of the best", *columns(rows)]
+            other = "" if run == best_run else f"best: {best_run}: {percent(cells[budget][top])}"
+            rows.append([f"level {one}", named(report, budget), run, percent(found), cost, other])
+    title = "what to run: the cheapest run within the budget that is within noise of the best"
+    return [title, *columns(rows)]
 
 
 def verdict_lines(report):
@@ -455,11 +484,10 @@ def verdict_lines(report):
         verdict = "within noise" if rows[top]["within_noise"] else verdict
         against = f"{signed(rows[top])} against {top}, the best single one"
         lines.append(f"{named(report, budget)}: {against}: {verdict}")
-        alike = [one for one, row in rows.items() if row["within_noise"] or row["difference"] < 0]
-        if alike:
-            name = min(alike, key=lambda name: (rows[name]["flops"], -rows[name]["accuracy"]))
-            cost = amount(rows[name]["flops"])
-            lines.append(f"  the cheapest that it does not beat: {name}, {cost}FLOP a problem")
+        found = report["unbeaten"].get(budget)
+        if found:
+            run = f"{found['strategy']}, n = {found['n']}, {amount(found['flops'])}FLOP a problem"
+            lines.append(f"  the cheapest that it does not beat: {run}")
     if report["calibration"]:
         price = amount(report["calibration"], report["unit"])
         unit = " samples" if report["unit"] == "n" else "FLOP"
@@ -655,6 +683,13 @@ def report_on(args):
     if min(Counter(levels.values()).values()) < 2:
         what = f"a level has only one of the {len(levels)} problems, and cannot be halved"
         raise BadInput(f"{what}: give fewer --levels or more problems")
+
+    fewest = min(Counter(levels.values()).values())
+    if fewest < FEW:
+        what = (
+            f"a level has {fewest} problems: where so few are compared, nearly all is within noise"
+        )
+        notes.append(f"{what}, and what is cheap looks good")
 
     # 3. Analyse.
     report = analyse(searches, levels, args.budget, price) | {"difficulty": told}

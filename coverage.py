@@ -40,6 +40,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ from tqdm import tqdm
 
 from common import grading
 
-SUBSETS = 200  # random subsets of a problem's samples
+SUBSETS = 200  # random subsets of a problem's samples; all there are, if these are no more
 RESAMPLES = 1000  # of the problems, for an interval
 FAR = 16  # forecasts go up to this many times the samples that there are
 TRUSTED = 0.02  # a fit that misses coverage by more than this does not hold
@@ -91,11 +92,17 @@ def success_at(k, samples, rule, rng):
     """(solved, covered): of random subsets of k units the share on which a rule's answer is right,
     and the share that hold a right one.
 
-    With all units there is one subset. Answers with equal votes share the win.
+    Where there are few subsets, as of single units, each is taken once. Answers with equal votes
+    share the win.
     """
     units = samples.units
-    draws = SUBSETS if k < units else 1
-    chosen = rng.random((draws, units)).argsort(axis=1) < k  # [draws, U]
+    draws = min(SUBSETS, math.comb(units, k))
+    if draws < SUBSETS:
+        chosen = np.zeros((draws, units), dtype=bool)  # [draws, U]
+        for draw, subset in enumerate(combinations(range(units), k)):
+            chosen[draw, list(subset)] = True
+    else:
+        chosen = rng.random((draws, units)).argsort(axis=1) < k
     chosen = chosen[:, samples.unit]  # [draws, samples]
     covered = (chosen & samples.correct).any(axis=1).mean()
     taken = chosen & (samples.answer >= 0)
@@ -494,7 +501,6 @@ def report_on(run, ks, progress):
                 rng = np.random.default_rng((p, k))  # equal subsets for all rules
                 success[rule][p, i], could[p, i] = success_at(k, one, rule, rng)
     coverage = covered.mean(axis=0)
-    low, high = interval(covered)
     k = [run.size * count for count in ks]
     report = {
         "files": run.files,
@@ -502,8 +508,9 @@ def report_on(run, ks, progress):
         "samples": run.size * run.largest(),
         "k": k,
         "coverage": list(coverage),
-        "coverage_interval": [list(pair) for pair in zip(low, high)],
+        "coverage_interval": pairs(interval(covered)),
         "success": {rule: list(values.mean(axis=0)) for rule, values in success.items()},
+        "success_interval": {rule: pairs(interval(values)) for rule, values in success.items()},
         "flops": [run.flops_at(each).mean() for each in k],
     }
     report["precision"] = {}
@@ -523,6 +530,12 @@ def report_on(run, ks, progress):
         report["forecast"] = forecast(right, units, grid, measured)
         report["forecast"]["k"] = [run.size * count for count in report["forecast"]["k"]]
     return report
+
+
+def pairs(ends):
+    """[[low, high], ...] of the two arrays that interval() gives."""
+    low, high = ends
+    return [list(pair) for pair in zip(low, high)]
 
 
 def by_level(run, covered, success):
@@ -567,12 +580,15 @@ def crossing(a, b, key):
     return f"from {amount(grid[turn[-1] + 1])}FLOP on {name} is ahead (up to {amount(high)}FLOP)"
 
 
-def overlap(a, b):
-    """Do the intervals of two reports' coverage overlap at the largest FLOPs that both reach?"""
+def overlap(a, b, key):
+    """Do the intervals of two reports' curves overlap at the largest FLOPs that both reach?
+
+    key(report): a [low, high] for each of its FLOPs.
+    """
     cost = min(a["flops"][-1], b["flops"][-1])
     ends = []
     for one in (a, b):
-        curves = zip(*one["coverage_interval"])
+        curves = zip(*key(one))
         ends.append([at_flops(cost, one, curve) for curve in curves])
     (low, high), (other_low, other_high) = ends
     return bool(low <= other_high and other_low <= high)
@@ -632,18 +648,23 @@ def table(reports):
     lines += equal_lines([one for one in reports if len(one["flops"]) > 1])
     for i, a in enumerate(reports):
         for b in reports[i + 1 :]:
-            found = crossing(a, b, lambda one: one["coverage"])
-            if found is None:
+            if crossing(a, b, lambda one: one["coverage"]) is None:
                 lines.append(f"{a['name']} and {b['name']} have no FLOPs in common")
                 continue
             lines.append(f"which is ahead at equal FLOPs, {a['name']} or {b['name']}?")
-            noise = "; their intervals overlap there" if overlap(a, b) else ""
-            lines.append(f"  coverage: {found}{noise}")
-            for rule in a["success"]:
-                if rule in b["success"]:
-                    found = crossing(a, b, lambda one, rule=rule: one["success"][rule])
-                    lines.append(f"  {rule}: {found}")
+            for rule in ["coverage", *(rule for rule in a["success"] if rule in b["success"])]:
+                found = crossing(a, b, lambda one, rule=rule: curve_of(one, rule))
+                alike = overlap(a, b, lambda one, rule=rule: curve_of(one, rule, "_interval"))
+                noise = "; their intervals overlap at the end" if alike else ""
+                lines.append(f"  {rule}: {found}{noise}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def curve_of(report, rule, what=""):
+    """A curve of a report, or its intervals (what="_interval"): coverage, or what a rule solves."""
+    if rule == "coverage":
+        return report["coverage" + what]
+    return report["success" + what].get(rule)
 
 
 def equal_lines(reports):
@@ -657,7 +678,7 @@ def equal_lines(reports):
     for rule in ("coverage", *RULES):
         title = rule
         for report in reports:
-            curve = report["coverage"] if rule == "coverage" else report["success"].get(rule)
+            curve = curve_of(report, rule)
             if curve is None:
                 continue
             line = f"{title:<9}"

@@ -58,6 +58,11 @@ def accuracy_lines(args, done, rules, own):
             share = 100 * right / len(group)
             cells.append(f"{f'{share:5.1f} [{100 * low:.1f}, {100 * high:.1f}]':<22}")
         lines.append(f"{name[:10]:<10}{len(group):>8}  " + "".join(cells))
+    hidden = [level for level in levels if level not in groups]
+    if len(levels) >= 10:
+        lines.append(f"{len(levels)} levels are too many to be shown")
+    elif hidden:
+        lines.append(f"levels not shown, of fewer than 5 problems each: {', '.join(hidden)}")
     greedy = greedy_accuracy(args, done)
     if greedy is not None:
         lines.append(f"greedy decoding, {greedy[1]}: {100 * greedy[0]:.1f}")
@@ -235,8 +240,10 @@ def vote(row, reduction):
     rule = own_rule(row)
     ballots, best = winner(row, reduction)
     if best is None:
-        count = len(row["completions"])
-        return f"No answer: of {count} solutions none is finished, states one and may vote."
+        texts = [one["text"].strip() for one in row["completions"]]
+        finished = sum(one["finished"] for one in row["completions"])
+        told = f"No answer: of {len(texts)} solutions {finished} are finished, and none states one"
+        return "\n".join([*texts[:1], "", f"{told}. The first is above."]).lstrip()
     lines = [best["text"].strip(), "", f"Answer: {row['predictions'][rule]}"]
     if reduction is not None and (reduced(best["scores"], reduction) or 0) < 0.5:
         lines.append(

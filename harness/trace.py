@@ -40,6 +40,11 @@ def main(argv=None):
     reduction = header.get("reduction")
     if reduction not in list(REDUCE):
         fail(f"{args.results} is of a run without a PRM: there is nothing to draw")
+    if not any("tree" in row for row in rows.values()):
+        fail(
+            f"{args.results} has no trees: give the command that made it once more, with "
+            "--keep-tree --overwrite"
+        )
     write(page, args.results, list(rows.values()), reduction, args.overwrite)
     return 0
 

@@ -413,10 +413,26 @@ def test_within_noise_the_cheapest_is_named(files, capsys):
     assert report["choice"]["1"]["4"] == "beam, weighted"
     assert report["within_noise"]["1"]["4"] == ["rebase, weighted", "beam, weighted"]
     printed = " ".join(capsys.readouterr().out.split())
-    assert "level 1 n = 4 rebase, weighted 90.0 ± 10.0 300FLOP best: beam, weighted" in printed
-    assert "best: beam, weighted 100.0 ± 0.0" in printed
+    assert "level 1 n = 4 rebase, weighted, n = 4 90.0 ± 10.0 300FLOP best: beam, wei" in printed
+    assert "best: beam, weighted, n = 4: 100.0 ± 0.0" in printed
     assert "beam, weighted, the best single one: within noise" in printed
-    assert "the cheapest that it does not beat: rebase, weighted, 300FLOP" in printed
+    assert "the cheapest that it does not beat: rebase, weighted, n = 4, 300FLOP" in printed
+
+
+def test_the_cheapest_may_be_a_run_of_a_smaller_budget(files, capsys):
+    """A large budget need not be spent: at n = 2 all is solved already."""
+    everything = dict.fromkeys(EASY + HARD, True)
+    tree(files / "small.jsonl", everything, n=2, script="rebase.py", flops=200.0)
+    tree(files / "large.jsonl", everything, n=8, script="rebase.py", flops=800.0)
+    report = report_of("small.jsonl", "large.jsonl", "--calibrate", "cal.jsonl")
+    assert report["choice"]["1"]["8"] == "rebase, weighted"
+    found = report["cheapest"]["1"]["8"]
+    assert (found["strategy"], found["n"], found["flops"]) == ("rebase, weighted", 2, 200)
+    assert report["unbeaten"]["8"] == {"strategy": "rebase, weighted", "n": 2, "flops": 200}
+    said = capsys.readouterr()
+    printed = " ".join(said.out.split())
+    assert "level 1 n = 8 rebase, weighted, n = 2 100.0 ± 0.0 200FLOP best: rebase" in printed
+    assert "a level has 10 problems" in said.err and "looks good" in said.err
 
 
 def test_two_files_are_compared_problem_by_problem(files, capsys):

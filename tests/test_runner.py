@@ -442,6 +442,7 @@ def test_levels_of_few_problems_are_left_out(folder):
     out, _ = stub(folder, "--output", "o.jsonl")
     assert [line.split()[0] for line in out.splitlines()[3:6]] == ["all", "1", "2"]
     assert not any(line.startswith("3 ") for line in out.splitlines())
+    assert "levels not shown, of fewer than 5 problems each: 3\n" in out
 
 
 def test_greedys_accuracy_stands_beside_if_it_is_known(folder):
@@ -1015,7 +1016,8 @@ def test_question(folder):
         < 0.5
     )
     out, _ = stub(folder, "--problem", "CUT what?")
-    assert out.startswith("No answer: ")
+    *first, told = out.splitlines()
+    assert first[0].strip() and told.startswith("No answer: of 4 solutions 0 are finished")
     out, _ = stub(folder, "--problem", "RAISE what?", code=1)
     assert out.startswith("Failed: MemoryError: no room")
 

@@ -177,6 +177,10 @@ def test_what_was_solved_without_a_tree_is_left_out_and_told(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     flags = ["--n", "4", "--output", "out.jsonl"]
     assert in_process("dvts.py", *flags, "--limit", "1") == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        trace.main(["out.jsonl"])
+    assert stop.value.code == 2 and "with --keep-tree --overwrite" in capsys.readouterr().err
     before = (tmp_path / "out.jsonl").read_text()
     assert in_process("dvts.py", *flags, "--limit", "2", "--trace", "tree.html") == 0
     assert "1 of 2 problems in out.jsonl have no tree" in capsys.readouterr().err
