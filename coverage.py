@@ -33,6 +33,7 @@ Large Language Monkeys Get Their Power (Laws)?" (https://arxiv.org/abs/2502.1757
 """
 
 import argparse
+import gzip
 import json
 import math
 import os
@@ -326,12 +327,15 @@ class File:
         self.path = str(path)
         try:
             # A line without its newline was cut off by a kill and does not count.
-            first, *lines = Path(path).read_bytes().split(b"\n")[:-1]
+            opener = gzip.open if self.path.endswith(".gz") else open
+            with opener(path, "rb") as file:
+                first, *lines = file.read().split(b"\n")[:-1]
             self.header = dict(json.loads(first)["run"])
             self.units = units_of(self.header)
             self.has_subtrees = self.header["script"] == "dvts.py"
-        except OSError as error:
-            raise BadInput(f"{path} cannot be read ({error.strerror}): name result files") from None
+        except (OSError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(f"{path} cannot be read ({reason}): name result files") from None
         except ODD:
             raise BadInput(f"{path} is no result file of a search: leave it out") from None
         rows = {}

@@ -249,7 +249,9 @@ def vote(row, reduction):
         lines.append(
             "The PRM does not believe it: it scores the best solution behind it under 0.5."
         )
-    lines += ["", f"  votes    scores  answer ({rule} wins)"]
-    for total, count, answer in sorted(tally(ballots), key=lambda entry: entry[:2], reverse=True):
-        lines.append(f"{count:7} {total:9.3f}  {answer}")
+    scored = reduction is not None or rule in grading.WEIGHTS
+    lines += ["", f"  votes {'   scores ' if scored else ''} answer ({rule} wins)"]
+    by = (lambda one: one[:2]) if scored else (lambda one: one[1])
+    for total, count, answer in sorted(tally(ballots), key=by, reverse=True):
+        lines.append(f"{count:7} {f'{total:9.3f} ' if scored else ''} {answer}")
     return "\n".join(lines)

@@ -6,8 +6,9 @@
     python tests/bench_curves.py --report-only
 
 Runs the scripts themselves (n = 4, 16, 64; seeds 0, 1, 2; the first 200 problems), each into a file
-of its own in runs/curves, and writes results/curves.md and its pictures from those that are whole.
---again solves the first problems of each run anew and holds the new solutions against the old.
+of its own in runs/curves. What is whole is kept in results/runs, packed and without the texts, and is
+not run again. From there come results/curves.md and its pictures. --again solves the first problems
+of each run anew and holds the new solutions against the old.
 
 Files are read by coverage.py and compute_optimal.py, and so are their statistics: accuracy is the
 mean over seeds of a problem, then over problems. Of majority voting and best-of-N subsets of the
@@ -19,7 +20,9 @@ its n the other is taken to be linear in log FLOPs, problem by problem.
 """
 
 import argparse
+import gzip
 import hashlib
+import json
 import math
 import os
 import subprocess
@@ -37,6 +40,8 @@ from compute_optimal import COLOURS, MORE, Search, mean_and_error, within_noise
 
 RUNS = ROOT / "runs/curves"
 RESULTS = ROOT / "results"
+KEPT = RESULTS / "runs"
+CALIBRATION = 3  # the seed of samples that tell how hard a problem is: no search has it
 NAMES = {
     "majority": "majority vote",
     "certainty": "vote by certainty",
@@ -72,14 +77,14 @@ def main():
         limit = args.again or args.limit
         with ThreadPoolExecutor(args.jobs) as workers:
             list(workers.map(lambda job: run(*job, limit, bool(args.again)), jobs))
-    files = {job: whole(*job, args.limit) for job in jobs}
+    files = {job: whole(*job) for job in jobs}
     page(Results({job: file for job, file in files.items() if file}, args))
 
 
 def jobs_of(args):
     """[(name, n, seed)]. Samples are drawn at the largest n; at others they tell the cost."""
     top, first = max(args.n), args.seeds[0]
-    jobs = [("greedy", 1, first), ("calibrate", top, max(args.seeds) + 1)]
+    jobs = [("greedy", 1, first), ("calibrate", top, CALIBRATION)]
     jobs += [(name, top, first) for name in VOTES]
     for n in sorted(args.n):
         jobs.append(("majority", n, first))
@@ -92,7 +97,13 @@ def file_of(name, n, seed, again=False):
     return RUNS / ("again" if again else "") / f"{name}-n{n}-seed{seed}.jsonl"
 
 
+def kept(name, n, seed):
+    return KEPT / f"{name}-n{n}-seed{seed}.jsonl.gz"
+
+
 def run(name, n, seed, limit, again):
+    if not again and kept(name, n, seed).exists():
+        return
     file = file_of(name, n, seed, again)
     file.parent.mkdir(parents=True, exist_ok=True)
     flags = {"--policy": "tiny/policy", "--prm": "tiny/prm", "--problems": "tiny/problems.jsonl"}
@@ -109,16 +120,36 @@ def run(name, n, seed, limit, again):
     command = [sys.executable, f"{SCRIPTS[name]}.py", *words]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     print(f"{file.name}: {done.stderr if done.returncode else 'done'}", flush=True)
+    if not (done.returncode or again):
+        keep(name, n, seed)
 
 
-def whole(name, n, seed, limit):
-    """A run's File with its first problems; None if it has fewer."""
-    path = file_of(name, n, seed)
-    if not path.exists() or path.read_bytes().count(b"\n") <= limit:
-        return None
-    file = coverage.File(path)
-    file.rows = file.rows[:limit]
-    return file
+def keep(name, n, seed):
+    """Pack a whole run without what needs room and decides nothing. Texts are kept of the first run
+    of samples: they say which steps were right (step_scores)."""
+    first, *rows = map(json.loads, file_of(name, n, seed).read_text().splitlines())
+    for flag in ("policy", "prm", "problems"):
+        if first["run"].get(flag):
+            first["run"][flag] = f"tiny/{Path(first['run'][flag]).name}"
+    lines = [first]
+    for row in rows:
+        del row["usage"]["seconds"]  # other runs were beside it
+        for one in row["completions"]:
+            one["scores"] = [score and round(score, 5) for score in one["scores"]]
+            one["value"] = one["value"] and round(one["value"], 6)
+            del one["path"]
+            if (name, seed) != ("best_of_n", 0):
+                del one["text"]
+        lines.append(row)
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    KEPT.mkdir(exist_ok=True)
+    kept(name, n, seed).write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def whole(name, n, seed):
+    """A run's File; None if it was not run to the end."""
+    path = kept(name, n, seed)
+    return coverage.File(path) if path.exists() else None
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -145,8 +176,8 @@ class Results:
         self.problems = len(sampled.rows)
         self.levels = np.array([str(one) for one in sampled.level.values()])
         for key, rows in self.searches["majority"].sampled.rows.items():
-            texts = [[one["text"] for one in row["completions"]] for row in sampled.rows[key]]
-            assert [one["text"] for one in rows[0]["completions"]] in texts, "not the same samples"
+            found = [drawn(row) for row in sampled.rows[key]]
+            assert drawn(rows[0]) in found, "not the same samples"
 
     def own(self, name):
         return self.searches[name].own_rule
@@ -184,8 +215,14 @@ class Results:
         return low + (place - left) * (high - low), inside
 
 
+def drawn(row):
+    """What tells samples apart without their texts."""
+    return [(one["answer"], one["tokens"], one["finished"]) for one in row["completions"]]
+
+
 def step_scores(rows):
-    """PRM scores of right and of wrong steps in solutions that the policy sampled."""
+    """PRM scores of right and of wrong steps in solutions that the policy sampled. rows: those
+    whose texts were kept."""
     from tiny import task
     from tiny.train import test_problems
 
@@ -221,8 +258,7 @@ def came_out_again(files):
         commits.add(new.header["commit"][:12])
         for row in new.rows:
             twin = old[row["id"]]
-            texts = [[one["text"] for one in each["completions"]] for each in (row, twin)]
-            same = texts[0] == texts[1] and row["correct"] == twin["correct"]
+            same = drawn(row) == drawn(twin) and row["correct"] == twin["correct"]
             if not same or row["usage"]["flops"] != twin["usage"]["flops"]:
                 differing.append(path.stem)
                 break
@@ -448,7 +484,8 @@ def against_rebase(results):
 
 def the_pair(results):
     rows = results.searches["best_of_n"].sampled.rows.values()
-    right, wrong = map(np.array, step_scores([row for some in rows for row in some]))
+    texts = [row for some in rows for row in some if "text" in row["completions"][0]]
+    right, wrong = map(np.array, step_scores(texts))
     passed, stopped = 100 * (right > 0.5).mean(), 100 * (wrong <= 0.5).mean()
     lines = [
         f"- PRM on {len(right) + len(wrong):,} sampled steps: AUC {auc(right, wrong):.4f}; at a "

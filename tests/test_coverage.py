@@ -1,5 +1,6 @@
 """coverage.py on result files whose coverage, success and cost are known."""
 
+import gzip
 import itertools
 import json
 import math
@@ -703,6 +704,30 @@ def test_a_later_success_beats_a_failure_and_never_the_other_way(tmp_path, capsy
         assert coverage.main([file]) == 0
         out, err = capsys.readouterr()
         assert "1 problems, 4 samples" in out and "failed" not in err
+
+
+def test_a_packed_file_is_read_as_it_is(tmp_path, capsys):
+    """As those in results/runs are; and one that was cut short is refused in one line."""
+    plain = votes(tmp_path / "a.jsonl", {"x": 1, "y": 2})
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    reports = [report_of(capsys, tmp_path, file)[1] for file in (plain, str(packed))]
+    for [report] in reports:
+        del report["files"]
+    assert reports[0] == reports[1]
+    for content in (packed.read_bytes()[:-9], b"Dear diary"):
+        packed.write_bytes(content)
+        with pytest.raises(SystemExit) as stop:
+            coverage.main([str(packed)])
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and err.count("\n") == 1 and "cannot be read" in err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results/runs").glob("*n4-seed0.jsonl.gz")))
+def test_the_runs_that_are_kept_are_read(path):
+    file = coverage.File(path)
+    assert len(file.rows) == 200 and not file.failed
+    assert file.header["policy"] == "tiny/policy"
 
 
 FINE = {"x": 1, "y": 2}
