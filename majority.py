@@ -169,7 +169,7 @@ class Node:
 
     parent: "Node | None"  # None: this is a root, a problem and its prompt
     problem: int  # which of the problems that are solved side by side
-    left: int  # how many tokens may still follow
+    tokens_left: int  # how many may still follow
     number: int = 0  # counts the steps written for this problem, from 1; a root has 0
     tokens: list[int] = field(default_factory=list)  # the policy's own: never tokenized again
     text: str = ""  # of a root: the problem
@@ -185,11 +185,11 @@ class Node:
     @property
     def cut(self):
         """Ended by a limit."""
-        return self.left == 0 and not self.finished
+        return self.tokens_left == 0 and not self.finished
 
     @property
     def ended(self):
-        return self.finished or self.left == 0
+        return self.finished or self.tokens_left == 0
 
     def path(self):
         """The nodes from the root to this one."""
@@ -261,14 +261,14 @@ def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False)
     roots = []
     for i, problem in enumerate(problems):
         prompt = encode_prompt(tokenizer, problem, system, thinking)
-        left = min(max_new_tokens, context - len(prompt))
-        if left <= 0:
+        tokens_left = min(max_new_tokens, context - len(prompt))
+        if tokens_left <= 0:
             raise ValueError(f"a prompt of {len(prompt)} tokens fills the context of {context}")
         cache = DynamicCache()
         ids = torch.tensor([prompt[:-1]], device=policy.device)
         policy.base_model(ids, past_key_values=cache, use_cache=True)  # without the head: no logits
         kv = cut_out(cache, 0, 0, len(prompt) - 1)
-        roots.append(Node(None, i, left, tokens=prompt, text=problem, kv=kv))
+        roots.append(Node(None, i, tokens_left, tokens=prompt, text=problem, kv=kv))
     return roots
 
 
@@ -295,13 +295,13 @@ def sample_steps(
 
     def write(rows):  # where memory runs out, in_batches() calls it again for fewer rows
         batch = [parents[row] for row in rows]
-        children = [Node(parent, parent.problem, parent.left) for parent in batch]
+        children = [Node(parent, parent.problem, parent.tokens_left) for parent in batch]
         newest = [[parent.tokens[-1]] for parent in batch]
         cache, attention_mask = lay_out(batch)
         return policy.generate(
             torch.tensor(newest, device=policy.device),
             attention_mask=pad(attention_mask, (0, 1), value=1),
-            max_new_tokens=max(parent.left for parent in batch),
+            max_new_tokens=max(parent.tokens_left for parent in batch),
             custom_generate=decode,
             kv_cache=cache,
             children=children,
@@ -367,7 +367,7 @@ def decode(
             if new < 0:
                 raise ValueError("the policy's logits are not finite: its weights may be damaged")
             child.tokens.append(new)
-            child.left -= 1
+            child.tokens_left -= 1
             child.finished = new in eos
             if child.ended:
                 continue

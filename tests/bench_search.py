@@ -248,17 +248,19 @@ def plain_steps(policy, tokenizer, parents, uniforms, to_the_end, *, separator, 
     ids = torch.tensor([[0] * (longest - len(text)) + text for text in texts])
     mask = torch.tensor([[0] * (longest - len(text)) + [1] * len(text) for text in texts])
     ended = beam.step_end(tokenizer, None if to_the_end else separator)
-    stop = StepEnded(policy, longest, [one.left for one in parents], ended)
+    stop = StepEnded(policy, longest, [one.tokens_left for one in parents], ended)
     new = policy.generate(
         ids,
         attention_mask=mask,
-        max_new_tokens=max(one.left for one in parents),
+        max_new_tokens=max(one.tokens_left for one in parents),
         logits_processor=LogitsProcessorList([Draw(uniforms, longest, temperature, top_p)]),
         stopping_criteria=StoppingCriteriaList([stop]),
     )[:, longest:]
     children = []
     for parent, tokens, length in zip(parents, new.tolist(), stop.lengths):
-        child = beam.Node(parent, parent.problem, parent.left - length, tokens=tokens[:length])
+        child = beam.Node(
+            parent, parent.problem, parent.tokens_left - length, tokens=tokens[:length]
+        )
         child.finished = child.tokens[-1] in policy.generation_config.eos_token_id
         beam.read_text(tokenizer, child, separator)
         children.append(child)

@@ -66,7 +66,7 @@ def decode(
             if new < 0:
                 raise ValueError("the policy's logits are not finite: its weights may be damaged")
             child.tokens.append(new)
-            child.left -= 1
+            child.tokens_left -= 1
             child.finished = new in eos
             whole = not child.ended and is_whole_step(child.parent.begun + child.tokens)
             if whole:

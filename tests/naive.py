@@ -17,13 +17,13 @@ def sample_steps(
     children = []
     for parent, numbers in zip(parents, uniforms):
         text = [token for node in parent.path() for token in node.tokens]
-        child = beam.Node(parent, parent.problem, parent.left)
+        child = beam.Node(parent, parent.problem, parent.tokens_left)
         while not child.ended:
             logits = policy(torch.tensor([text + child.tokens])).logits[:, -1]  # [1, V]
             number = numbers[len(child.tokens), None]
             token = int(beam.sample(logits, number, temperature, top_p))
             child.tokens.append(token)
-            child.left -= 1
+            child.tokens_left -= 1
             child.finished = token in policy.generation_config.eos_token_id
             child.text = tokenizer.decode(child.tokens, skip_special_tokens=True)
             if separator in child.text and not to_the_end:

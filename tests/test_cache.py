@@ -51,7 +51,7 @@ def test_cached_equals_uncached_over_ragged_steps_and_selections(pair):
         assert [node.text for node in nodes] == [node.text for node in plain]
         ragged += len(set(map(len, tokens_of(nodes)))) > 1
         for node in nodes:
-            assert node.left == node.parent.left - len(node.tokens)
+            assert node.tokens_left == node.parent.tokens_left - len(node.tokens)
             if node.ended:
                 assert node.kv is None
             else:
@@ -130,7 +130,7 @@ def test_policies_of_many_kinds(pair, kind, tmp_path, monkeypatch):
     most = 128 if kind != "bloom" else 60
     nodes = beam.prefill(policy, tokenizer, ["?", "?"], "", most)
     if kind != "bloom":
-        assert [root.left for root in nodes] == [128 - 60, 128 - 37]
+        assert [root.tokens_left for root in nodes] == [128 - 60, 128 - 37]
     while nodes:
         parents = [nodes[i] for i in torch.randint(len(nodes), (5,), generator=generator)]
         uniforms = torch.rand(5, 128, generator=generator)

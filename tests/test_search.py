@@ -347,7 +347,7 @@ def test_shares_are_the_odds():
     assert shares([-math.inf, 0.0]) == [0.0, 1.0]
     assert shares([-math.inf, -math.inf]) == [0.5, 0.5]
     cut, alive = nodes_of([0.9, 0.1])
-    cut.left = 0
+    cut.tokens_left = 0
     assert particle.shares([cut, alive], 1.0).tolist() == [0.0, 1.0]
 
 
@@ -750,7 +750,7 @@ def test_lookahead_does_not_take_a_blank_step_for_its_parent(pair, monkeypatch):
     beam.set_values([blank, real], beam.last)
 
     def blank_steps(policy, tokenizer, parents, *args, **kwargs):
-        return [beam.Node(one, 0, one.left - 1, text="\n\n") for one in parents]
+        return [beam.Node(one, 0, one.tokens_left - 1, text="\n\n") for one in parents]
 
     monkeypatch.setattr(beam, "sample_steps", blank_steps)
     prm = TablePRM({})
