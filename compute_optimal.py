@@ -115,7 +115,8 @@ def cheapest(tried, goal, among):
     for key, (accuracy, flops) in tried.items():
         difference, error = mean_and_error(goal[among] - accuracy[among])
         if difference < 0 or within_noise(difference, error):
-            good.append((flops[among].mean(), -accuracy[among].mean(), key))
+            other = np.abs(goal[among] - accuracy[among]).sum()  # 0: it is the goal itself
+            good.append((flops[among].mean(), other, key))
     return min(good)[2] if good else None
 
 
@@ -680,7 +681,13 @@ def report_on(args):
         levels = dict.fromkeys(scored[0].rows, "all")
     else:
         raise BadInput(f"no file tells difficulty: --calibrate FILE of {SAMPLED}")
-    if min(Counter(levels.values()).values()) < 2:
+    fewest = min(Counter(levels.values()).values())
+    if fewest < 2 <= len(levels) and args.difficulty is None and len(files) == 2:
+        levels = dict.fromkeys(levels, "all")  # what is left is the comparison
+        told["file"] = None
+        price = 0.0
+        notes.append(f"{len(levels)} problems are too few for {args.levels} levels: all are in one")
+    elif fewest < 2:
         what = f"a level has only one of the {len(levels)} problems, and cannot be halved"
         raise BadInput(f"{what}: give fewer --levels or more problems")
 

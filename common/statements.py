@@ -5,6 +5,7 @@ Tried in this order, on what stands behind a model's thought (</think>), else on
     boxes        the last \boxed{..}; with those that "and", "or" or a comma join to it
     marks        what follows the last "answer is", "Answer:", "####", "<answer>", 答案是
     conclusion   the last sentence, if it concludes: "Therefore, the value of $x$ is $5$."
+    alone        the whole text, if it is one number, formula or word, as "only the number" asks for
 
 What is no statement gives None: the last number in a text is none, nor is what is only supposed.
 """
@@ -114,7 +115,7 @@ def stated_answer(completion):
 
 
 def _stated(text):
-    return _boxed(text) or _marked(text) or _concluded(text)
+    return _boxed(text) or _marked(text) or _concluded(text) or _alone(text)
 
 
 def _boxed(text):
@@ -166,6 +167,20 @@ def _concluded(text):
     if MONEY.match(rest) or FORMULA.match(rest) or found and VALUE.fullmatch(_first_part(rest)):
         return _statement(rest)
     return None if formulas else _counted(sentence)
+
+
+def _alone(text):
+    """Of a text that is an answer and nothing else: 12; 72 clips.; $x = 5$; Paris."""
+    text = text.strip(" \t\n*").removesuffix(".")
+    if len(text) > MAX_CHARS:
+        return None
+    if formula := FORMULA.fullmatch(text):
+        answer = _inside(formula).strip()
+        return answer if "=" not in answer or RELATED.fullmatch(answer) else None
+    if money := MONEY.fullmatch(text):
+        return money[1]
+    word = re.fullmatch(r"[A-Za-z]{2,20}|\(?[A-E]\)?", text) and not NO_ANSWER.match(text.lower())
+    return text if word or VALUE.fullmatch(text) else None
 
 
 def _last_equation(sentence, formulas):

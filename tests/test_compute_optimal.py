@@ -419,6 +419,20 @@ def test_within_noise_the_cheapest_is_named(files, capsys):
     assert "the cheapest that it does not beat: rebase, weighted, n = 4, 300FLOP" in printed
 
 
+def test_two_files_of_few_problems_are_compared_all_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = [f"p{i}" for i in range(6)]
+    votes(tmp_path / "a.jsonl", dict.fromkeys(few, 3), n=4)
+    tree(tmp_path / "b.jsonl", {key: i < 5 for i, key in enumerate(few)})
+    report = report_of("a.jsonl", "b.jsonl", levels=5)
+    assert set(report["levels"].values()) == {"all"} and report["calibration"] == 0
+    said = capsys.readouterr()
+    assert "6 problems are too few for 5 levels: all are in one" in said.err
+    assert "A alone, B alone right" in said.out and "+16.7 ± 16.7" in said.out
+    with pytest.raises(SystemExit):
+        compute_optimal.main(["a.jsonl", "b.jsonl", "--difficulty", "oracle"])
+
+
 def test_the_cheapest_may_be_a_run_of_a_smaller_budget(files, capsys):
     """A large budget need not be spent: at n = 2 all is solved already."""
     everything = dict.fromkeys(EASY + HARD, True)

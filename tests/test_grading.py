@@ -221,6 +221,14 @@ def test_code_is_not_wide():
         ("the answer is 4. But no, the answer is 5", "5"),
         (r"The answer is 4, so \boxed{5}", "5"),  # a box goes first
         ("There are 3 apples and 4 pears.", None),
+        ("12", "12"),  # as a prompt may ask for
+        ("72 clips.\n", "72 clips"),
+        ("**Paris**", "Paris"),
+        ("(B)", "(B)"),
+        ("$x = 5$", "x = 5"),
+        ("$12+5=17$", None),
+        ("The capital is Paris, as is well known.", None),
+        ("unclear", None),
         ("The answer is ", None),
         ("", None),
     ],
