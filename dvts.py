@@ -24,8 +24,8 @@ siblings that finished too. The others were turned down and have no vote (the au
 them as well). Equal solutions are samples like all others. Where all siblings were cut by a limit,
 they are returned, marked as cut.
 
-With lookahead=1, as the authors' configuration has it, a step is judged by the one that follows it
-greedily. What is written ahead is no sample, but it is paid for: about as much again.
+With lookahead=1 a step is judged by the one that follows it greedily, as the authors' configuration
+has it. By default there is none: what is written ahead costs about as much again.
 
 Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models"
 (https://huggingface.co/spaces/HuggingFaceH4/blogpost-scaling-test-time-compute).
@@ -71,7 +71,7 @@ def dvts(
     generators=None,  # a torch.Generator for each problem; None: seeded 0, 1, 2, ...
     *,
     n=64,  # steps sampled at each depth, solutions returned at most
-    beam_width=4,  # M, the steps to choose from in a subtree; n // M of these share n evenly
+    beam_width=4,  # M, the steps to choose from in a subtree; n // M of these share n (see share)
     max_steps=40,  # the last step goes to the end of text
     lookahead=0,  # judge a step by what it leads to in so many greedy steps
     temperature=0.8,
@@ -113,7 +113,7 @@ def dvts(
         # 3. In each subtree the best of the M goes on. If it is at its end, so is the subtree.
         for subtree in subtrees:
             siblings = children[: subtree.width]  # children are in the order of their parents
-            children = children[subtree.width :]  # and in the end none: what lost is freed
+            children = children[subtree.width :]  # in the end none, so that what lost is freed
             subtree.best = best_first(siblings)[0]
             if subtree.best.ended:
                 for one in siblings:
@@ -128,7 +128,7 @@ def dvts(
 @dataclass
 class Subtree:
     index: int  # among those of its problem
-    width: int  # M
+    width: int  # the steps to choose from: M, or some more or less if M does not divide n
     best: "Node"  # the solution so far; at first the root
 
 
@@ -212,7 +212,8 @@ def worth(scores, reduce):
 # Copied from beam.py
 @dataclass(eq=False)
 class Node:
-    """A step of a solution. The steps before it are its parent's.
+    """A step of a solution, or several: of one written to the end all. The steps before it are its
+    parent's.
 
     A node does not know its children: when a search drops it, nothing holds its keys and values.
     """
@@ -224,7 +225,7 @@ class Node:
     tokens: list[int] = field(default_factory=list)  # the policy's own: never tokenized again
     text: str = ""  # of a root: the problem
     finished: bool = False  # the policy has ended the text
-    scores: list[float] = field(default_factory=list)  # one for each step in text, none if blank
+    scores: list[float] = field(default_factory=list)  # one for each step in text that is not blank
     value: float = 0.0  # what the search goes by
     kv: torch.Tensor | None = None  # what the policy has cached of it, see below
     prm_kv: torch.Tensor | None = None  # what the PRM has cached of it
@@ -383,7 +384,7 @@ def decode(
     temperature,
     top_p,
     watch,
-    **model_kwargs,  # generate()'s own. What is named above it hands through and does not read
+    **model_kwargs,  # generate()'s own. What is named above, generate() hands through unread
 ):
     """The loop that generate() runs for us. Unlike its own, a row leaves when its step is whole.
 

@@ -197,7 +197,8 @@ def worth(scores, reduce):
 # Copied from beam.py
 @dataclass(eq=False)
 class Node:
-    """A step of a solution. The steps before it are its parent's.
+    """A step of a solution, or several: of one written to the end all. The steps before it are its
+    parent's.
 
     A node does not know its children: when a search drops it, nothing holds its keys and values.
     """
@@ -209,7 +210,7 @@ class Node:
     tokens: list[int] = field(default_factory=list)  # the policy's own: never tokenized again
     text: str = ""  # of a root: the problem
     finished: bool = False  # the policy has ended the text
-    scores: list[float] = field(default_factory=list)  # one for each step in text, none if blank
+    scores: list[float] = field(default_factory=list)  # one for each step in text that is not blank
     value: float = 0.0  # what the search goes by
     kv: torch.Tensor | None = None  # what the policy has cached of it, see below
     prm_kv: torch.Tensor | None = None  # what the PRM has cached of it
@@ -368,7 +369,7 @@ def decode(
     temperature,
     top_p,
     watch,
-    **model_kwargs,  # generate()'s own. What is named above it hands through and does not read
+    **model_kwargs,  # generate()'s own. What is named above, generate() hands through unread
 ):
     """The loop that generate() runs for us. Unlike its own, a row leaves when its step is whole.
 
