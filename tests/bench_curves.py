@@ -323,12 +323,13 @@ def what_was_run(results):
     made = "; ".join(f"{one} ({', '.join(sorted(some))})" for one, some in commits.items())
     held, problems, differing, newer = came_out_again(results.files)
     digest = hashlib.sha256((ROOT / "tiny/problems.jsonl").read_bytes()).hexdigest()
-    seeds = ", ".join(map(str, results.args.seeds))
+    seeds = "seed" + "s" * (len(results.args.seeds) > 1)
+    seeds += f" {', '.join(map(str, results.args.seeds))}"
     words = [word for word in sys.argv[1:] if word != "--report-only"]
     missing = [file_of(*job).stem for job in jobs_of(results.args) if job not in results.files]
     lines = [
         f"`{' '.join(['python tests/bench_curves.py', *words])}` ({results.problems} problems, "
-        f"seeds {seeds}, temperature 0.8,",
+        f"{seeds}, temperature 0.8,",
         "M = 4; CPU, float32, one thread, one problem at a time). ± is one standard error over",
         "problems; differences are paired by problem, and within noise where they are under two",
         f"standard errors. The problems are tiny/problems.jsonl, sha256 {digest[:12]}.",
