@@ -65,7 +65,9 @@ def choose(args, has_prm):
         )
     if flags and RANK == 0:
         found = "A" if gpu else "No"
-        say(f"{found} CUDA GPU here: running {' '.join(flags)} (give these to choose)")
+        lost = not gpu and "prm" in taken and "policy" not in taken
+        told = f"; {TINY}/prm knows the bundled problems only" if lost else ""
+        say(f"{found} CUDA GPU here: running {' '.join(flags)} (give these to choose{told})")
 
 
 def find_device(args):
