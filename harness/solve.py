@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
+from threading import Thread
 
 import psutil
 import torch
@@ -470,9 +471,20 @@ def work(args, solver, problems, output):
 
 def from_first(given):
     """A list that the first process has, in all. Nothing but it and a barrier goes through here."""
-    try:
-        dist.init_process_group("gloo", timeout=timedelta(days=30))
-    except (RuntimeError, ValueError) as error:
+    faults = []
+
+    def meet():
+        try:
+            dist.init_process_group("gloo", timeout=timedelta(days=30))
+        except (RuntimeError, ValueError) as error:
+            faults.append(error)
+
+    # In a thread: it waits until all are there, and while it waits Ctrl-C would not be heard.
+    waiting = Thread(target=meet, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(0.1)
+    for error in faults:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         fail(f"the other processes are not to be reached at {where}: {str(error).splitlines()[0]}")
     dist.broadcast_object_list(given)

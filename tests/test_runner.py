@@ -777,6 +777,19 @@ def test_ctrl_c_of_two_processes(folder):
     assert out.splitlines()[-1].startswith("to go on: torchrun --nproc-per-node 2 -- stub.py ")
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_ctrl_c_while_one_waits_for_another(folder, rank):
+    """That may be dead, and the wait is as long as a run may be."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    process = start(folder, "--output", "o.jsonl", env={**where, "RANK": rank, "WORLD_SIZE": "2"})
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in err, err
+
+
 def test_kill_9_of_two_processes(folder):
     write_problems(folder, 60)
     stub(folder, "--output", "unbroken.jsonl")
