@@ -44,6 +44,7 @@ from coverage import BadInput, amount
 
 SAMPLED = "majority.py or best_of_n.py"  # their samples know nothing of each other
 NOISE = 2.0  # a difference of fewer standard errors is within noise
+LEVELS = 5  # of difficulty
 FEW = 20  # problems of a level
 
 # Shapes: P problems, S strategies.
@@ -631,11 +632,11 @@ def parse_args(argv, fail):
     add("--calibrate", metavar="FILE", help=help + "largest FILE of independent samples)")
     help = "by pass@1 (oracle), by the PRM's mean final score (prm), or the level in the file"
     add("--difficulty", choices=["oracle", "prm", "file"], help=help + " (default: oracle)")
-    add("--levels", type=int, default=5, metavar="L", help="levels of difficulty (default: 5)")
+    add("--levels", type=int, metavar="L", help="levels of difficulty (default: 5)")
     help = "what a budget counts: samples, or FLOPs of policy and PRM (default: n)"
     add("--budget", choices=["n", "flops"], default="n", help=help)
     args = parser.parse_args(argv)
-    if args.levels < 1:
+    if args.levels is not None and args.levels < 1:
         fail(f"--levels must be at least 1, not {args.levels}")
     if args.difficulty == "file" and args.calibrate:
         fail("--difficulty file needs no samples: leave --calibrate out")
@@ -668,7 +669,7 @@ def report_on(args):
         levels = levels_of_files(scored)
     elif able:
         run = max(able, key=lambda run: run.settings["n"])
-        levels, means = levels_by_samples(run, kind, args.levels)
+        levels, means = levels_by_samples(run, kind, args.levels or LEVELS)
         told |= {"file": run.files[0], "mean": means}
         price = run.settings["n"] if args.budget == "n" else run.flops.mean()
         price = float(price * len(run.seeds))
@@ -682,11 +683,11 @@ def report_on(args):
     else:
         raise BadInput(f"no file tells difficulty: --calibrate FILE of {SAMPLED}")
     fewest = min(Counter(levels.values()).values())
-    if fewest < 2 <= len(levels) and args.difficulty is None and len(files) == 2:
+    if fewest < 2 <= len(levels) and (args.difficulty, args.levels, len(files)) == (None, None, 2):
         levels = dict.fromkeys(levels, "all")  # what is left is the comparison
         told["file"] = None
         price = 0.0
-        notes.append(f"{len(levels)} problems are too few for {args.levels} levels: all are in one")
+        notes.append(f"{len(levels)} problems are too few for {LEVELS} levels: all are in one")
     elif fewest < 2:
         what = f"a level has only one of the {len(levels)} problems, and cannot be halved"
         raise BadInput(f"{what}: give fewer --levels or more problems")

@@ -424,7 +424,8 @@ def test_two_files_of_few_problems_are_compared_all_the_same(tmp_path, monkeypat
     few = [f"p{i}" for i in range(6)]
     votes(tmp_path / "a.jsonl", dict.fromkeys(few, 3), n=4)
     tree(tmp_path / "b.jsonl", {key: i < 5 for i, key in enumerate(few)})
-    report = report_of("a.jsonl", "b.jsonl", levels=5)
+    assert compute_optimal.main(["a.jsonl", "b.jsonl", "--json", "few.json"]) == 0
+    report = json.loads((tmp_path / "few.json").read_text())
     assert set(report["levels"].values()) == {"all"} and report["calibration"] == 0
     said = capsys.readouterr()
     assert "6 problems are too few for 5 levels: all are in one" in said.err
