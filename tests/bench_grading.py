@@ -1,4 +1,5 @@
 """How right and how fast is common/grading.py? Run by hand: python tests/bench_grading.py
+With --unseen: grading_unseen_*, written by one who did not know the code, and nothing repaired after.
 
 Prints what results/grading.md holds: the pairs of grading_pairs.tsv by category, the CPU time of one
 canonical_form with cold caches, of a vote over 256 answers against comparing every pair, and of the worst of a fixed
@@ -21,14 +22,14 @@ PAIRS = Path(__file__).with_name("grading_pairs.tsv")
 COMPLETIONS = Path(__file__).with_name("grading_completions.jsonl")
 
 
-def read_pairs() -> list[list[str]]:
+def read_pairs(path=PAIRS) -> list[list[str]]:
     """Rows of category, verdict ("=" or "!="), left, right, why."""
-    return [line.split("\t") for line in PAIRS.read_text(encoding="utf-8").splitlines()[1:]]
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
 
 
-def read_completions() -> list[tuple[str, str | None]]:
+def read_completions(path=COMPLETIONS) -> list[tuple[str, str | None]]:
     """Completions, each with the answer that it states or None."""
-    lines = COMPLETIONS.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     return [(row["completion"], row["answer"]) for row in map(json.loads, lines)]
 
 
@@ -221,6 +222,10 @@ def compare(rows: list[list[str]], completions: list[tuple[str, str | None]]) ->
 
 
 def main() -> None:
+    if "--unseen" in sys.argv:
+        folder = Path(__file__).parent
+        pairs = read_pairs(folder / "grading_unseen_pairs.tsv")
+        return compare(pairs, read_completions(folder / "grading_unseen_completions.jsonl"))
     start = time.process_time()
     grading.majority(ballot())
     first_vote = time.process_time() - start  # imports sympy and the parser, fills its cache
