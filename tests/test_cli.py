@@ -281,7 +281,7 @@ REFUSED_TOO = [  # as REFUSED, but in this process
     ),
     ("majority.py", "--policy {bad}/nan", ["{bad}/nan: its weights model.norm.weight are NaN"]),
     ("majority.py", "--policy {bad}/huge", ["--policy {bad}/huge computes NaN", "damaged"]),
-    ("beam.py", "--prm {bad}/huge_prm", ["--prm {bad}/huge_prm computes NaN", "damaged"]),
+    ("beam.py", "--prm {bad}/huge_prm", ["--prm {bad}/huge_prm: it computes NaN", "damaged"]),
     (
         "majority.py",
         "--policy {bad}/latent",
