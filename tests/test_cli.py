@@ -230,7 +230,7 @@ REFUSED = [
     (
         "dvts.py",
         "--problems {bad}/unanswered.jsonl",
-        ["{bad}/unanswered.jsonl, line 37", "no answer", "add it"],
+        ["{bad}/unanswered.jsonl, line 37", "field answer", "add it"],
     ),
     (
         "rebase.py",
@@ -340,7 +340,7 @@ REFUSED_TOO = [  # as REFUSED, but in this process
     (
         "majority.py",
         "--problems {bad}/gsm8k.jsonl",
-        ["{bad}/gsm8k.jsonl, line 37", "no answer", "add it"],
+        ["{bad}/gsm8k.jsonl, line 37", "field answer", "add it"],
     ),
     ("majority.py", "--output /dev/full", ["--output /dev/full", "name another"]),
     ("dvts.py", "--lookahead -1", ["--lookahead", "'-1'", "at least 0"]),

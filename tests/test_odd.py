@@ -180,9 +180,9 @@ def test_what_parquet_cannot_be(hub, tmp_path, capsys):
         return err
 
     odd = write_parquet(tmp_path / "odd.parquet", [MATH, MATH | {"unique_id": "u", "answer": None}])
-    assert f"--problems {odd}, row 2 has no problem or no answer" in told(odd)
+    assert f"--problems {odd}, row 2 has no text in its field answer" in told(odd)
     nan = write_parquet(tmp_path / "nan.parquet", [{"problem": "x", "answer": float("nan")}])
-    assert f"--problems {nan}, row 1 has no problem or no answer" in told(nan)
+    assert f"--problems {nan}, row 1 has no text in its field answer" in told(nan)
     (tmp_path / "no.parquet").write_text("Dear diary")
     assert f"{tmp_path / 'no.parquet'} cannot be read as Parquet" in told(tmp_path / "no.parquet")
     for split in ("a", "b"):
