@@ -99,11 +99,7 @@ def two_fold(accuracy, flops, level, half):
 def contenders(accuracy, flops, among):
     """The strategies whose paired difference to the best is within noise, the cheapest first."""
     top = best(accuracy, flops, among)
-    alike = []
-    for s in range(len(accuracy)):
-        difference, error = mean_and_error(accuracy[top, among] - accuracy[s, among])
-        if within_noise(difference, error):
-            alike.append(s)
+    alike = [s for s in range(len(accuracy)) if as_good(accuracy[s], accuracy[top], among)]
     return sorted(alike, key=lambda s: (flops[s, among].mean(), -accuracy[s, among].mean()))
 
 
@@ -114,11 +110,16 @@ def cheapest(tried, goal, among):
     """
     good = []
     for key, (accuracy, flops) in tried.items():
-        difference, error = mean_and_error(goal[among] - accuracy[among])
-        if difference < 0 or within_noise(difference, error):
+        if as_good(accuracy, goal, among):
             other = np.abs(goal[among] - accuracy[among]).sum()  # 0: it is the goal itself
             good.append((flops[among].mean(), other, key))
     return min(good)[2] if good else None
+
+
+def as_good(accuracy, goal, among):
+    """Is it above the goal on some problems, or within noise of it? All: [P]."""
+    difference, error = mean_and_error(goal[among] - accuracy[among])
+    return difference < 0 or within_noise(difference, error)
 
 
 def mean_and_error(values):
@@ -301,7 +302,7 @@ def analyse(searches, levels, unit, price=0.0):
     report["own_rules"] = [one.strategy(one.own_rule) for one in searches]
     accuracy_at = report["accuracy"] = {one: {} for one in groups}
     choice = report["choice"] = {one: {} for one in groups}
-    alike = report["within_noise"] = {one: {} for one in groups}  # the cheapest first
+    within = report["within_noise"] = {one: {} for one in groups}  # the cheapest first
     advice = report["cheapest"] = {one: {} for one in groups}  # of all budgets up to each
     unbeaten = report["unbeaten"] = {}  # the cheapest that a choice by level does not beat
     tried = {}
@@ -319,7 +320,6 @@ def analyse(searches, levels, unit, price=0.0):
                 sizes[search.strategy(rule)] = n
                 accuracy.append(search.accuracy(n, rule))
                 flops.append(search.flops(n))
-        names = list(sizes)
         budget = str(budget)  # JSON has no other keys
         accuracy = np.array(accuracy)  # [S, P]
         flops = np.array(flops)
@@ -328,16 +328,11 @@ def analyse(searches, levels, unit, price=0.0):
 
         # 2. The best at each level, and those that may be as good.
         for one, here in groups.items():
-            cells = accuracy_at[one][budget] = {}
-            for s, (name, n) in enumerate(sizes.items()):
-                cells[name] = figures(accuracy[s, here], n=n, flops=flops[s, here].mean())
-            top = best(accuracy, flops, here)
-            choice[one][budget] = names[top]
-            name, n = cheapest(tried, accuracy[top], here)
-            right, cost = tried[name, n]
-            found = figures(right[here], n=n, flops=cost[here].mean())
-            advice[one][budget] = {"strategy": name, **found}
-            alike[one][budget] = [names[s] for s in contenders(accuracy, flops, here)]
+            cells, top, alike, run = at_level(sizes, accuracy, flops, tried, here)
+            accuracy_at[one][budget] = cells
+            choice[one][budget] = top
+            within[one][budget] = alike
+            advice[one][budget] = run
 
         # 3. Chosen on one half, scored on the other.
         chosen = two_fold(accuracy, flops, level, half), everyone
@@ -358,15 +353,36 @@ def analyse(searches, levels, unit, price=0.0):
 
     # 5. How many times the budget would a single strategy need to be as good?
     for rows in single.values():
-        curve = sorted(
-            {row["n"]: (row["spent"], row["accuracy"]) for row in rows.values()}.values()
-        )
-        for budget, row in rows.items():
-            goal = optimal[budget]
-            needed, bound = budget_for(goal["accuracy"], curve)
-            row["saved"] = {"bound": bound, "factor": needed / goal["spent"]}
-            row["saved"]["with_calibration"] = needed / goal["spent_with_calibration"]
+        add_savings(rows, optimal)
     return report
+
+
+def at_level(sizes, accuracy, flops, tried, here):
+    """(figures of each strategy, the best, those within noise of it, what to run), at one level.
+
+    sizes: {strategy: n}. accuracy, flops: [S, P]. tried: see cheapest(). here: [P], True for the
+    problems of the level.
+    """
+    names = list(sizes)
+    cells = {}
+    for s, (name, n) in enumerate(sizes.items()):
+        cells[name] = figures(accuracy[s, here], n=n, flops=flops[s, here].mean())
+    top = best(accuracy, flops, here)
+    alike = [names[s] for s in contenders(accuracy, flops, here)]
+    name, n = cheapest(tried, accuracy[top], here)
+    right, cost = tried[name, n]
+    run = {"strategy": name, **figures(right[here], n=n, flops=cost[here].mean())}
+    return cells, names[top], alike, run
+
+
+def add_savings(rows, optimal):
+    """To a strategy's row of each budget: what it must spend to be as good as the optimal one."""
+    curve = sorted({row["n"]: (row["spent"], row["accuracy"]) for row in rows.values()}.values())
+    for budget, row in rows.items():
+        goal = optimal[budget]
+        needed, bound = budget_for(goal["accuracy"], curve)
+        row["saved"] = {"bound": bound, "factor": needed / goal["spent"]}
+        row["saved"]["with_calibration"] = needed / goal["spent_with_calibration"]
 
 
 def figures(values, **more):
@@ -685,19 +701,16 @@ def report_on(args):
     fewest = min(Counter(levels.values()).values())
     if fewest < 2 <= len(levels) and (args.difficulty, args.levels, len(files)) == (None, None, 2):
         levels = dict.fromkeys(levels, "all")  # what is left is the comparison
+        fewest = len(levels)
         told["file"] = None
         price = 0.0
         notes.append(f"{len(levels)} problems are too few for {LEVELS} levels: all are in one")
     elif fewest < 2:
         what = f"a level has only one of the {len(levels)} problems, and cannot be halved"
         raise BadInput(f"{what}: give fewer --levels or more problems")
-
-    fewest = min(Counter(levels.values()).values())
     if fewest < FEW:
-        what = (
-            f"a level has {fewest} problems: where so few are compared, nearly all is within noise"
-        )
-        notes.append(f"{what}, and what is cheap looks good")
+        what = f"a level has {fewest} problems: where so few are compared"
+        notes.append(f"{what}, nearly all is within noise, and what is cheap looks good")
 
     # 3. Analyse.
     report = analyse(searches, levels, args.budget, price) | {"difficulty": told}

@@ -98,7 +98,7 @@ def success_at(k, samples, rule, rng):
     """
     units = samples.units
     draws = min(SUBSETS, math.comb(units, k))
-    if draws < SUBSETS:
+    if draws == math.comb(units, k):
         chosen = np.zeros((draws, units), dtype=bool)  # [draws, U]
         for draw, subset in enumerate(combinations(range(units), k)):
             chosen[draw, list(subset)] = True
@@ -652,15 +652,17 @@ def table(reports):
     lines += equal_lines([one for one in reports if len(one["flops"]) > 1])
     for i, a in enumerate(reports):
         for b in reports[i + 1 :]:
-            if crossing(a, b, lambda one: one["coverage"]) is None:
+            found = {}
+            for rule in ["coverage", *(rule for rule in a["success"] if rule in b["success"])]:
+                found[rule] = crossing(a, b, lambda one, rule=rule: curve_of(one, rule))
+            if found["coverage"] is None:
                 lines.append(f"{a['name']} and {b['name']} have no FLOPs in common")
                 continue
             lines.append(f"which is ahead at equal FLOPs, {a['name']} or {b['name']}?")
-            for rule in ["coverage", *(rule for rule in a["success"] if rule in b["success"])]:
-                found = crossing(a, b, lambda one, rule=rule: curve_of(one, rule))
+            for rule, ahead in found.items():
                 alike = overlap(a, b, lambda one, rule=rule: curve_of(one, rule, "_interval"))
                 noise = "; their intervals overlap at the end" if alike else ""
-                lines.append(f"  {rule}: {found}{noise}")
+                lines.append(f"  {rule}: {ahead}{noise}")
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -175,8 +175,8 @@ def worth(scores, reduce):
 # Copied from beam.py
 @dataclass(eq=False)
 class Node:
-    """A step of a solution, or several: of one written to the end all. The steps before it are its
-    parent's.
+    """A step of a solution, or all that is left of it if that was written to the end. The steps
+    before it are its parent's.
 
     A node does not know its children: when a search drops it, nothing holds its keys and values.
     """

@@ -69,7 +69,7 @@ def check_folder(folder):
     if not Path(folder).is_dir():
         raise ValueError(
             f"there is no folder {str(folder)!r}: of a model on the hub "
-            f"huggingface_hub.snapshot_download(id) makes one"
+            "huggingface_hub.snapshot_download(id) makes one"
         )
 
 

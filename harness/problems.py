@@ -168,7 +168,7 @@ def parse(record, number, where):
             fail(f"{where} has tests that only define: add a line that calls what they define")
         found |= {"answer": None, "tests": tests}
         if record.get("entry_point") is not None:
-            found["entry_point"] = check_name(record["entry_point"], where)
+            found["entry_point"] = check_entry_point(record["entry_point"], where)
     else:
         answer = as_text(record.get("answer")).split("####")[-1].strip()
         found["answer"] = answer or None
@@ -184,7 +184,7 @@ def human_eval(record, number, where):
     program and the tests can use: imports, and helpers defined before the function to write."""
     prompt = check_python(record.get("prompt"), "prompt", where)
     test = check_python(record.get("test"), "test", where)
-    name = check_name(record["entry_point"], where)
+    name = check_entry_point(record["entry_point"], where)
     found = {
         "id": record.get("task_id", number),
         "problem": f"```python\n{prompt.strip()}\n```",
@@ -197,7 +197,7 @@ def human_eval(record, number, where):
     return check_names(found, where)
 
 
-def check_name(name, where):
+def check_entry_point(name, where):
     if type(name) is str and name.isidentifier():
         return name
     fail(f"{where} has an entry_point that is no name of a function: {name!r}")

@@ -250,8 +250,8 @@ def vote(row, reduction):
             "The PRM does not believe it: it scores the best solution behind it under 0.5."
         )
     scored = reduction is not None or rule in grading.WEIGHTS
-    lines += ["", f"  votes {'   scores ' if scored else ''} answer ({rule} wins)"]
-    by = (lambda one: one[:2]) if scored else (lambda one: one[1])
-    for total, count, answer in sorted(tally(ballots), key=by, reverse=True):
-        lines.append(f"{count:7} {f'{total:9.3f} ' if scored else ''} {answer}")
+    lines += ["", f"  votes{'    scores' if scored else ''}  answer ({rule} wins)"]
+    for total, count, answer in sorted(tally(ballots), key=lambda entry: entry[:2], reverse=True):
+        score = f" {total:9.3f}" if scored else ""  # without a PRM all totals are 0
+        lines.append(f"{count:7}{score}  {answer}")
     return "\n".join(lines)

@@ -77,7 +77,7 @@ def main():
         limit = args.again or args.limit
         with ThreadPoolExecutor(args.jobs) as workers:
             list(workers.map(lambda job: run(*job, limit, bool(args.again)), jobs))
-    files = {job: whole(*job) for job in jobs}
+    files = {job: whole(*job, args.limit) for job in jobs}
     page(Results({job: file for job, file in files.items() if file}, args))
 
 
@@ -101,8 +101,14 @@ def kept(name, n, seed):
     return KEPT / f"{name}-n{n}-seed{seed}.jsonl.gz"
 
 
+def is_kept(name, n, seed, limit):
+    """Are there that many problems of it?"""
+    path = kept(name, n, seed)
+    return path.exists() and gzip.decompress(path.read_bytes()).count(b"\n") > limit
+
+
 def run(name, n, seed, limit, again):
-    if not again and kept(name, n, seed).exists():
+    if not again and is_kept(name, n, seed, limit):
         return
     file = file_of(name, n, seed, again)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -146,10 +152,13 @@ def keep(name, n, seed):
     kept(name, n, seed).write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
-def whole(name, n, seed):
-    """A run's File; None if it was not run to the end."""
-    path = kept(name, n, seed)
-    return coverage.File(path) if path.exists() else None
+def whole(name, n, seed, limit):
+    """A run's File with its first problems; None if it has fewer."""
+    if not is_kept(name, n, seed, limit):
+        return None
+    file = coverage.File(kept(name, n, seed))
+    file.rows = file.rows[:limit]
+    return file
 
 
 # --- figures --------------------------------------------------------------------------------------
