@@ -86,9 +86,9 @@ def particle_filter(
 
     policy and tokenizer: from load_policy(). prm: from common.prm.load_prm(), or a Scorer.
     """
-    generators = generators or seeded(len(problems))
     sampling = {"separator": separator, "temperature": temperature, "top_p": top_p}
     roots = prefill(policy, tokenizer, problems, system, max_new_tokens, thinking)
+    generators = one_each(generators, roots)
     prm.read_problems(roots)
     filters = [[root] * n for root in roots]  # of each problem its particles
 
@@ -148,8 +148,15 @@ def resample(theta, resampling, generator):
 
 
 # Copied from beam.py
-def seeded(count):
-    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+def one_each(generators, roots):
+    """The generators; by default one for each root, seeded 0, 1, 2, ..."""
+    if generators is None:
+        return [torch.Generator().manual_seed(seed) for seed in range(len(roots))]
+    if len(generators) != len(roots):
+        raise ValueError(
+            f"{len(generators)} generators of {len(roots)} problems: give each its own"
+        )
+    return generators
 
 
 # Copied from beam.py
@@ -267,16 +274,17 @@ BLOCK = 128  # of the vocabulary: sums within it are of single precision
 def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False):
     """Read each prompt once. Returns the roots, one for each problem.
 
-    Raises ValueError if a prompt fills the policy's context, or problems is one text and no list.
+    Raises ValueError if a prompt fills the policy's context, or problems is no list of texts.
     """
-    if isinstance(problems, str) or not problems:
-        raise ValueError(f"problems must be a list of texts, not {problems!r}")
+    texts = isinstance(problems, list | tuple) and all(isinstance(one, str) for one in problems)
+    if not texts or not problems:
+        raise ValueError(f"problems must be a list of texts, at least one, not {problems!r:.80}")
     context = getattr(policy.config, "max_position_embeddings", None) or math.inf
     roots = []
     for i, problem in enumerate(problems):
         prompt = encode_prompt(tokenizer, problem, system, thinking)
         tokens_left = min(max_new_tokens, context - len(prompt))
-        if tokens_left <= 0:
+        if len(prompt) >= context:
             raise ValueError(f"a prompt of {len(prompt)} tokens fills the context of {context}")
         cache = DynamicCache()
         ids = torch.tensor([prompt[:-1]], device=policy.device)
@@ -303,8 +311,13 @@ def sample_steps(
     """Write one next step for each of parents, which may repeat. Returns the R children.
 
     uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text. watch: if
-    given, watch(children, logits) sees of each token the distribution that it is drawn from.
+    given, watch(children, logits) sees of each token the distribution that it is drawn from. Raises
+    ValueError if a parent is at its end, or the temperature below 0.
     """
+    if any(parent.ended for parent in parents):
+        raise ValueError("a parent is at the end of its text, and has no next step")
+    if temperature < 0:
+        raise ValueError(f"a temperature of {temperature}: it must be 0, which is greedy, or more")
     is_whole_step = step_end(tokenizer, None if to_the_end else separator)
 
     def write(rows):  # where memory runs out, in_batches() calls it again for fewer rows
@@ -511,12 +524,12 @@ def step_end(tokenizer, separator):
     """A function of a step's tokens: have they become a whole step? None: they never do.
 
     It returns True or False; or -k, if they became one k tokens ago and the last k already begin
-    the next step, such as "Step 2:". A separator that is a function is taken as it is.
+    the next step, such as "Step 2:". A separator that is a function says the same.
     """
     if separator is None:
         return lambda tokens: False
     if callable(separator):
-        return separator
+        return lambda tokens: checked(separator(tokens), len(tokens))
     # A string may be part of one token, or span several: as many as it has bytes, at most.
     most = len(separator.encode())
 
@@ -525,6 +538,16 @@ def step_end(tokenizer, separator):
         return separator in tokenizer.decode(list(tail), skip_special_tokens=True)
 
     return lambda tokens: found(*tokens[-most:])
+
+
+# Copied from beam.py
+def checked(whole, length):
+    """What a function said of so many tokens. Raises ValueError if it says nothing."""
+    if whole in (True, False) or isinstance(whole, int) and -length < whole < 0:
+        return whole
+    raise ValueError(
+        f"the separator returned {whole!r}: it must be True, False, or -k, see step_end"
+    )
 
 
 # Copied from beam.py
@@ -541,9 +564,10 @@ def read_text(tokenizer, child, separator):
     child.text = tokenizer.decode(tokens[:end], skip_special_tokens=True)[known:]
     if not callable(separator):
         return
+    is_whole_step = step_end(tokenizer, separator)
     start = len(tokens) - len(child.tokens) - len(child.parent.begun)
     for position in range(start + 1, end + 1):
-        whole = position == end or separator(tokens[start:position])
+        whole = position == end or is_whole_step(tokens[start:position])
         if whole:
             start = position + whole if whole < 0 else position  # at -k: k tokens back
             text = tokenizer.decode(tokens[:start], skip_special_tokens=True)

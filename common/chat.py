@@ -94,21 +94,24 @@ def special_names(tokenizer, tags=()):
 def encode_prompt(tokenizer, problem, system=MATH_PROMPT, thinking=False):
     """Token ids of the chat up to where the policy's answer begins.
 
+    system: None for whatever the template has without one, which may be its own; "" for none.
     A template that knows no system role, and refuses it (Gemma, early Mistral) or drops it without
     a word, gets the system prompt at the head of the question. thinking: let a model think before
     it answers, where its template has a switch for that (enable_thinking). Raises ValueError if the
     template loses the question.
     """
     options = {"add_generation_prompt": True, "enable_thinking": thinking}
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": problem}]
+    messages = [{"role": "user", "content": problem}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
     try:
         text = render(tokenizer, messages, **options)
     except TemplateError:
         text = ""
-    if not within(system, text):
-        messages = [{"role": "user", "content": f"{system}\n\n{problem}"}]
+    if not text or not within(system or "", text):
+        messages = [{"role": "user", "content": f"{system}\n\n{problem}" if system else problem}]
         text = render(tokenizer, messages, **options)
-    for what, part in (("question", problem), ("system prompt", system)):
+    for what, part in (("question", problem), ("system prompt", system or "")):
         if not within(part, text):
             raise ValueError(f"its chat template loses the {what}: name another model")
     if not any(special_names(tokenizer).search(one["content"]) for one in messages):

@@ -68,8 +68,8 @@ def check_folder(folder):
     """Raises ValueError if there is none: transformers would take its name for a hub id."""
     if not Path(folder).is_dir():
         raise ValueError(
-            f"there is no folder {str(folder)!r}: of a model on the hub "
-            "huggingface_hub.snapshot_download(id) makes one"
+            f"{str(folder)!r} is no folder here. If it is a model on the hub, give the folder that "
+            f"huggingface_hub.snapshot_download({str(folder)!r}) returns"
         )
 
 

@@ -114,10 +114,14 @@ class PRM:
         """Set child.scores: one in [0, 1] for each step in child.text.
 
         Steps are stripped, as in the models' training data. A blank one has no score. A step beyond
-        the PRM's context has the score NaN.
+        the PRM's context has the score NaN. Raises ValueError if read_problems() was not called.
         """
         work = []
         for child in children:
+            if child.path()[0].prm_kv is None:
+                raise ValueError(
+                    "the PRM has not read the problem: call read_problems(roots) first"
+                )
             number = len(child.parent.all_scores())  # of the steps before
             tokens = []
             ends = []  # where in tokens scores are due
@@ -225,7 +229,7 @@ class Scorer:
 
     function([(problem, solution so far), ...]) -> how good the last step of each is, in [0, 1].
     Texts come as the policy wrote them, with indentation and separators. NaN means no score.
-    score() raises ValueError if a number is missing, or is not in [0, 1].
+    score() raises ValueError if they are not numbers in [0, 1], one for each.
     """
 
     def __init__(self, function):
@@ -246,13 +250,17 @@ class Scorer:
                     asked.append((child, root.text, solution))
         if not asked:
             return
-        scores = list(self.function([(problem, solution) for _, problem, solution in asked]))
+        given = self.function([(problem, solution) for _, problem, solution in asked])
+        try:
+            scores = [float(score) for score in given]
+        except (TypeError, ValueError):
+            raise ValueError(f"it must return a list of numbers, not {given!r:.80}") from None
         if len(scores) != len(asked):
             raise ValueError(f"{len(scores)} scores of {len(asked)} steps: return one for each")
         for (child, _, _), score in zip(asked, scores):
             if not (0 <= score <= 1 or math.isnan(score)):
                 raise ValueError(f"a score of {score}: it must be in [0, 1], or NaN for none")
-            child.scores.append(float(score))
+            child.scores.append(score)
 
 
 def split_steps(node, separator):

@@ -81,15 +81,15 @@ def extract_program(text):
 
 
 def only_define(tests):
-    """Are they all imports and definitions, which test nothing? HumanEval's `test` is of this kind,
-    without a line `check(name)` behind it. Raises SyntaxError if they are no Python."""
+    """Do they call nothing, and so test nothing? HumanEval's `test` is of this kind, without a line
+    `check(name)` behind it. Raises SyntaxError if they are no Python."""
     statements = ast.parse(tests).body
     idle = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
     for statement in statements:
         text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         if not (text or isinstance(statement, idle | ast.Pass)):
             return False
-    return bool(statements)
+    return True
 
 
 def passes(
@@ -107,10 +107,10 @@ def passes(
     setup: Python that both need, such as imports and helpers. Each gets its own copy.
     entry_point: the one name that the tests take from the program. None: all that it defines, but
     for names of builtins and of setup. Raises SyntaxError if the tests are no Python, ValueError
-    if they only define: any program would pass.
+    if they are empty or only define: any program would pass.
     """
     if only_define(tests):
-        raise ValueError("the tests only define: they must also call what they define")
+        raise ValueError("the tests call nothing: they must call what the program defines")
     word = secrets.token_hex(16)
     job = {
         "program": program,
@@ -173,7 +173,7 @@ def uncontained():
         "start processes": "import os\nif os.fork() == 0:\n    os._exit(0)",
         "open sockets": "import socket\nsocket.socket()",
     }
-    return [what for what, probe in probes.items() if passes(probe, "")]
+    return [what for what, probe in probes.items() if passes(probe, "assert True")]
 
 
 # --- in the process of the program ----------------------------------------------------------------

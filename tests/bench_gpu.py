@@ -322,7 +322,7 @@ class Bench:
             warnings.simplefilter("always")
             [root] = dvts.prefill(policy, tokenizer, problems, "", 60)
             parents = [root] * 64
-            uniforms = dvts.random_numbers(parents, dvts.seeded(1), 60)
+            uniforms = dvts.random_numbers(parents, dvts.one_each(None, [root]), 60)
             sampling = {"separator": "\n\n", "temperature": 1.0, "top_p": 1.0}
             torch.cuda.set_sync_debug_mode("warn")
             dvts.sample_steps(policy, tokenizer, parents, uniforms, True, **sampling)

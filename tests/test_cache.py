@@ -1,5 +1,7 @@
 """Decoding with the tree's keys and values (beam.py and its copies) against reading anew."""
 
+import re
+
 import naive
 import pytest
 import torch
@@ -274,6 +276,25 @@ def test_a_function_ends_a_step(pair):
         assert node.steps == [node.text] and node.begun == []
     same = write(policy, tokenizer, roots * 3, uniforms, separator="\n")
     assert tokens_of(same) == tokens_of(nodes)
+
+
+@pytest.mark.parametrize("said", [None, 1.5, 3, -1000, re.match("a", "a")])
+@pytest.mark.parametrize("to_the_end", [False, True])
+def test_a_function_that_says_nothing_is_an_error(pair, said, to_the_end):
+    policy, tokenizer, _ = pair
+    roots = roots_of(policy, tokenizer, [PROBLEM])
+    greedy = {"separator": lambda tokens: said, "temperature": 0.0}
+    with pytest.raises(ValueError, match="the separator returned"):
+        write(policy, tokenizer, roots, torch.zeros(1, 200), to_the_end, **greedy)
+
+
+def test_what_has_ended_has_no_next_step(pair):
+    policy, tokenizer, _ = pair
+    [root] = roots_of(policy, tokenizer, [PROBLEM])
+    for ended in ({"tokens_left": 0}, {"tokens_left": 9, "finished": True}):
+        parent = beam.Node(root, 0, tokens=[5], **ended)
+        with pytest.raises(ValueError, match="at the end of its text"):
+            write(policy, tokenizer, [root, parent], torch.zeros(2, 200))
 
 
 def test_a_step_can_begin_with_its_heading(pair):

@@ -82,6 +82,30 @@ def test_a_template_without_a_system_role_gets_the_prompt_in_the_question(pair):
     assert text == f"<|begin_of_text|>[user]{chat.MATH_PROMPT}\n\nWhat is 1 + 1?[assistant]"
 
 
+SYSTEM_OR_DEFAULT = (
+    "{% if messages[0].role != 'system' %}[default]{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+)
+NO_SYSTEM_ROLE = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+NO_SYSTEM_ROLE += "[user]{{ messages[0].content }}[assistant]"
+
+
+@pytest.mark.parametrize(
+    "template, system, prompt",
+    [
+        (SYSTEM_OR_DEFAULT, "", "[system][user]1+1?[assistant]"),
+        (SYSTEM_OR_DEFAULT, None, "[default][user]1+1?[assistant]"),
+        (NO_SYSTEM_ROLE, "", "[user]1+1?[assistant]"),
+        (NO_SYSTEM_ROLE, None, "[user]1+1?[assistant]"),
+    ],
+)
+def test_no_system_prompt(template, system, prompt):
+    tokenizer = checkpoints.qwen_tokenizer()
+    tokenizer.chat_template = template
+    ids = chat.encode_prompt(tokenizer, "1+1?", system=system)
+    assert tokenizer.decode(ids) == prompt
+
+
 def test_a_model_without_a_template_is_refused(pair):
     _, tokenizer, _ = pair
     base = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer)

@@ -304,13 +304,27 @@ def test_a_function_is_asked_about_many_at_once_with_texts_as_they_were_written(
 
 @pytest.mark.parametrize(
     "scores, words",
-    [([0.5], "1 scores of 2"), ([0.5] * 3, "3 scores of 2"), ([0.5, 1.5], "a score of 1.5")],
+    [
+        ([0.5], "1 scores of 2"),
+        ([0.5] * 3, "3 scores of 2"),
+        ([0.5, 1.5], "a score of 1.5"),
+        (0.5, "a list of numbers, not 0.5"),
+        (None, "a list of numbers, not None"),
+        ([0.5, None], "a list of numbers, not .0.5, None"),
+        (["high", 0.5], "a list of numbers"),
+    ],
 )
 def test_a_function_that_answers_wrongly_is_an_error(scores, words):
     judge = Scorer(lambda pairs: scores)
     [root] = roots_of(judge, "p")
     with pytest.raises(ValueError, match=words):
         scored(judge, (root, "a\n\nb"))
+
+
+def test_a_problem_that_was_not_read_is_an_error(pair):
+    root = beam.Node(None, 0, 9, text=PROBLEM)
+    with pytest.raises(ValueError, match="read_problems"):
+        scored(pair[2], (root, STEPS[0]))
 
 
 def test_the_separator_reaches_the_prm(pair):

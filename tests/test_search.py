@@ -691,15 +691,19 @@ def test_logits_that_are_no_numbers_are_an_error(pair):
             majority.sample_solutions(policy, pair[1], ["?"], n=2, temperature=temperature)
 
 
-def test_a_text_is_no_list_of_problems(pair):
-    """It would be solved letter by letter. Of each script, for prefill() is a copy in each."""
+def test_what_is_no_list_of_problems_is_refused(pair):
+    """A text would be solved letter by letter. Of each script, for prefill() is a copy in each."""
     searches = [beam.beam_search, best_of_n.best_of_n, dvts.dvts, rebase.rebase]
     searches += [particle.particle_filter, mcts.mcts, majority.sample_solutions]
     for search in searches:
         models = pair[:2] if search is majority.sample_solutions else pair
-        for problems in ("What is $1+1$?", []):
+        for problems in ("What is $1+1$?", [], ["1+1?", None], iter(["1+1?"])):
             with pytest.raises(ValueError, match="problems must be a list of texts"):
                 search(*models, problems, n=4)
+        with pytest.raises(ValueError, match="2 generators of 1 problems"):
+            search(*models, [QUESTION], [torch.Generator()] * 2, n=4)
+        with pytest.raises(ValueError, match="a temperature of -0.5"):
+            search(*models, [QUESTION], n=4, temperature=-0.5)
 
 
 def test_without_generators_problems_are_seeded_by_their_place(pair):
