@@ -327,6 +327,11 @@ NUMBER_WORDS = {
     "and": " , ",
     "or": r"\cup ",
 }
+COUNTS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+COUNTS = f"{COUNTS} fifteen sixteen seventeen eighteen nineteen twenty".split()
+NO_COUNT = (
+    r"half|halves|thirds?|quarters?|[a-z]+ths?\b|hundred|thousand|million|billion|dozen|solution"
+)
 WORDS = [
     Rule(
         "a number, a command or one letter is mathematics, in text too",
@@ -384,6 +389,18 @@ WORDS = [
         r'(?<=[0-9])\s*"?\s*\([a-z -]{3,}\)\s*"?$',
         "",
         {"12 (twelve)": "12"},
+    ),
+    Rule(
+        "a number in words",
+        rf'^\s*"?\s*(?i:({"|".join(COUNTS)}))(\s+(?!{NO_COUNT})[a-z]{{3,}}|)\s*"?\s*$',
+        lambda m: str(COUNTS.index(m[1].lower())) + m[2],
+        {"twelve": "12", "Two pairs": "2 pairs", "one half": "one half"},
+    ),
+    Rule(
+        "no solutions are no solution",
+        r"\b([Nn]o (?:[a-z]+ )?solution)s\b",
+        r"\1",
+        {"No real solutions": "No real solution"},
     ),
     Rule(
         "a choice and what it says",

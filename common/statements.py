@@ -1,18 +1,34 @@
-r"""What a completion states as its answer, read as a person would.
+r"""Where a completion states its answer, read as a person would.
 
 Tried in this order, on what stands behind a model's thought (</think>), else on the thought itself:
 
     boxes        the last \boxed{..}; with those that "and", "or" or a comma join to it
     marks        what follows the last "answer is", "Answer:", "####", "<answer>", 答案是
-    conclusion   the last sentence, if it concludes: "Therefore, the value of $x$ is $5$."
+    conclusion   the last sentence, if it says one thing: "There are 72 clips."; x = 5
     alone        the whole text, if it is one number, formula or word, as "only the number" asks for
 
 What is no statement gives None: the last number in a text is none, nor is what is only supposed.
+What a phrase or a sentence says is read in common/phrases.py.
 """
 
 import re
 
 from common.latex import INSIDE, MAX_CHARS
+from common.phrases import (
+    AND,
+    FORMULA,
+    MONEY,
+    NO_ANSWER,
+    RELATED,
+    SUBJECT,
+    UNDECIDED,
+    VALUE,
+    inside,
+    said_by,
+    statement,
+    value,
+    without_formulas,
+)
 
 # ------------------------------------------------------------------------------------------- boxes
 
@@ -21,9 +37,7 @@ BOX = re.compile(
     % (INSIDE, MAX_CHARS, MAX_CHARS),
     re.S,
 )
-AND = r"[\s$]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:and|or)(?:\s*\})?)[\s$]*"
 NAME = r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*"  # x = \boxed{2} and y = \boxed{3}
-JOINED = re.compile(AND)
 BOX_JOINED = re.compile(AND + f"(?:{NAME})?")
 NAMED = re.compile(rf"(?<![\w\\^+*/)}}-]){NAME}$")
 
@@ -51,60 +65,41 @@ SUPPOSED = re.compile(
     r"(?:the\s+|our\s+)?(?:final\s+|correct\s+)?$",
     re.I,
 )
-# What stands between a mark and its answer
-LEADS = re.compile(
-    r"(?:(?i:therefore|thus|then|simply|just|exactly|approximately|about|equal to|given by)[\s,:]+"
-    r"|(?:the )?(?:number|integer|value|point|interval|fraction)\s+(?=[-$\d(\[\\]))"
-)
-NO_ANSWER = re.compile(
-    r"\(?(?:not|un\w+|an?|below|above|here|yet|still|shown|wrong|right|correct|in|the|that|this"
-    r"|what|to|given|found|obtained|as|of|we|it)\b"
-)
 
-# -------------------------------------------------------------------------- formulas and quantities
+# ------------------------------------------------------------------------------------ last sentence
 
-FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
-NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?"
-MONEY = re.compile(rf"\\?\$\s?(-?{NUMBER})(?![0-9A-Za-z$}}^_=+*/\\]|[.,][0-9])")
-WORDS = r"(?:\s+[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})?"  # what is counted: 72 clips, 20 cups of feed
-VALUE = re.compile(rf"[-+]?[0-9][0-9.,/:]*(?:%|°)?{WORDS}")
-QUANTITY = re.compile(
-    rf"(?<![\w.^=+*/-])-?\\?\$?\s?-?{NUMBER}(?:/[0-9]+)?(?:%|°)?(?![\w^=+*/$])"
-    r"(?:\s+(?:dozen|hundred|thousand|million|billion))?",
-    re.A,
+SENTENCES = re.compile(r"(?<=[.!?])(?<![ap]\.m\.)\s+(?=[A-Z*$\\(])|(?<=。)(?=.)")
+# A line that ends so goes on in the next: So the area is \n $$12$$
+LEADS_ON = re.compile(r"(?:\b(?:is|are|be|equals?|get|obtain|have)|[=:])[*_ ]*$")
+ORNAMENTS = re.compile(
+    r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
+    "|[\u220e\u25a0-\u27bf\ufe0f\U0001f000-\U0001faff])+$"
 )
-SUMS = re.compile(r"[0-9][-0-9.,\s+*/×÷()$]*=\s*(?=\\?\$?[0-9])")  # of 15 + 7 = 22 the left side
-EQUALS = r"(?<![<>!:])="
-RELATED = re.compile(  # x = 5, x < 5
-    rf"\s*[A-Za-z](?:_\{{?\w+\}}?)?\s*(?:{EQUALS}|[<>]=?|!=|\\(?:leq?|geq?|neq?|lt|gt)(?![a-z]))"
-    r"(?!.*=)[^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*"
+# Sentences behind the last one of a solution
+CLOSING = re.compile(
+    r"(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please|thank|great|good luck|done"
+    r"|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b"
+    r"|check\b|verif|(?:to|let['’]s) (?:check|verify)|note\b"
+    r"|(?:this|that|it) (?:checks|matches|agrees|makes sense|is (?:correct|right|consistent))"
+    r"|(?:problem )?solved|q\.?e\.?d)",
+    re.I,
 )
-BOLD = re.compile(r"\*\*([^*\n]*[0-9][^*\n]*)\*\*")
-WHERE = re.compile(r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|or equivalently)\b")
-AGAIN = re.compile(  # the same once more
-    r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*"
-)
-
-# -------------------------------------------------------------------------------------- conclusions
-
+# One that begins so is a conclusion ...
 CONCLUDES = re.compile(
     r"(?:(?:therefore|thus|so(?!\s+far)|hence|finally|(?:in )?conclusion|in total|altogether"
     r"|overall|consequently|(?:this|that|which) means|it follows|as a result|the"
     r"|we (?:conclude|find|get|obtain))\b|所以|因此|综上|故|总共|一共)",
     re.I,
 )
-SUBJECT = re.compile(  # Thus, $12$ is the largest; Therefore $x > 5$ is the solution
-    r"(?:therefore|thus|so|hence)?[\s,]*(\$[^$]+\$|[-0-9.,/]+)\s+is (?:the|our)\b", re.I
-)
-GIVES = re.compile(r"[\s,]*(?:gives|implies|yields|means|so|hence|then|thus)[\s,]*(?:that\s+)?")
-IS = re.compile(
-    r"\s(?:is|are|must be|must equal|equals?|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?)\s+"
-    r"(?:(?:equal to|exactly|therefore|thus)\s+)?"
-)
-UNDECIDED = re.compile(
-    r"\b(?:need|check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?|can"
-    r"|(?-i:may)|might|not|steps?|cases?|should|then|equation|formula|but|wrong)\b|\?",
+# ... and one that begins so, or holds such words, is not the last, though the text ends with it.
+GOES_ON = re.compile(
+    r"(?:first|now|so far|since|given|also|similarly|again|here|recall|where|because|for example"
+    r"|step|case|then|next|multiply|divide|add|subtract|plug|substitute|use|using|solve|simplify"
+    r"|find|calculate|compute|expand|set|remember)\b|[-*0-9]+[.)]?\s|[^A-Za-z]*$",
     re.I,
+)
+UNSURE = re.compile(
+    r"\b(?:so far|I|you|we(?! (?:get|find|obtain)\b)|unless|until|maybe|perhaps|seems?)\b", re.I
 )
 
 
@@ -143,30 +138,42 @@ def _marked(text):
         if not SUPPOSED.search(text[max(0, mark.start() - 40) : mark.start()]):
             marks.append(mark.end())
     for start in sorted(marks)[-50:][::-1]:  # a text of nothing but marks says nothing
-        answer = _statement(text[start : start + 2 * MAX_CHARS])
+        answer = statement(text[start : start + 2 * MAX_CHARS])
         if answer:
             return answer
     return None
 
 
 def _concluded(text):
-    """Of a last sentence such as "The total is 72 clips, altogether." what it says there is."""
-    line = text.rstrip()[-MAX_CHARS:].rpartition("\n")[2].strip(" *")
-    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])|(?<=。)(?=.)", line)[-1]
-    formulas = list(FORMULA.finditer(sentence))
-    if subject := SUBJECT.match(sentence):
-        return subject[1].strip("$ ,")
-    if not CONCLUDES.match(sentence):
-        return None
-    bold = BOLD.findall(sentence)
-    if len(bold) == 1:
-        return _statement(bold[0])
-    if formulas and (answer := _last_equation(sentence, formulas)):
-        return answer
-    _, found, rest = _after_is(sentence)
-    if MONEY.match(rest) or FORMULA.match(rest) or found and VALUE.fullmatch(_first_part(rest)):
-        return _statement(rest)
-    return None if formulas else _counted(sentence)
+    """What the last sentence says: "The total is 72 clips, altogether.", "Variance: 6.5"."""
+    sentence = _last_sentence(text)
+    if bold := re.fullmatch(r"\*\*([^*]+)\*\*\.?", sentence):
+        sentence = bold[1]
+        if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):  # **24**
+            return answer
+    if not CONCLUDES.match(sentence) and not SUBJECT.match(sentence):
+        words = without_formulas(sentence)
+        if GOES_ON.match(sentence) or UNDECIDED.search(words) or UNSURE.search(words):
+            return None
+    return said_by(sentence)
+
+
+def _last_sentence(text):
+    """Without what is behind it: a check, a wish, an ornament. A line that is no more than a value
+    belongs to the one before."""
+    lines = [ORNAMENTS.sub("", line).strip() for line in text[-2 * MAX_CHARS :].splitlines()]
+    lines = [line for line in lines if line]
+    while len(lines) > 1 and CLOSING.match(lines[-1]):
+        lines.pop()
+    if not lines:
+        return ""
+    line = lines[-1]
+    if len(lines) > 1 and LEADS_ON.search(lines[-2]):
+        line = f"{lines[-2]} {line}"
+    sentences = SENTENCES.split(line)
+    while len(sentences) > 1 and CLOSING.match(sentences[-1]):
+        sentences.pop()
+    return sentences[-1]
 
 
 def _alone(text):
@@ -175,122 +182,9 @@ def _alone(text):
     if len(text) > MAX_CHARS:
         return None
     if formula := FORMULA.fullmatch(text):
-        answer = _inside(formula).strip()
+        answer = inside(formula).strip()
         return answer if "=" not in answer or RELATED.fullmatch(answer) else None
     if money := MONEY.fullmatch(text):
         return money[1]
     word = re.fullmatch(r"[A-Za-z]{2,20}|\(?[A-E]\)?", text) and not NO_ANSWER.match(text.lower())
     return text if word or VALUE.fullmatch(text) else None
-
-
-def _last_equation(sentence, formulas):
-    """Hence $n = 7$; Therefore, $x = 2$ or $x = 3$; Thus, $f(3) = 6 + 1 = 7$."""
-    last = _inside(formulas[-1])
-    ends = not sentence[formulas[-1].end() :].strip(" .!*。")
-    words = FORMULA.sub("", sentence)
-    if len(formulas) > 1:
-        equations = all("=" in formula[0] for formula in formulas)
-        if not ends or not equations or UNDECIDED.search(words):
-            return None
-        between = sentence[formulas[-2].end() : formulas[-1].start()]
-        return last if GIVES.fullmatch(between) else _of_formulas(sentence, formulas)
-    if RELATED.fullmatch(last):
-        decided = not UNDECIDED.search(words) and (ends or not re.search("[0-9]", words))
-        return last if decided and sentence[-1] in ".!$)]*。" else None
-    sides = re.split(EQUALS, last)
-    return sides[-1].strip() or None if ends and len(sides) > 1 else None
-
-
-def _counted(sentence):
-    """The one number of a sentence, or its one sum of money: So Janet makes $18 every day."""
-    sentence = SUMS.sub("", sentence)
-    quantities = [quantity[0] for quantity in QUANTITY.finditer(sentence)]
-    money = [quantity for quantity in quantities if "$" in quantity]
-    if len(money) == 1:
-        quantities = money
-    if UNDECIDED.search(sentence) or len(quantities) != 1 or sentence[-1] not in ".!。":
-        return None
-    return quantities[0].replace("$", "").replace("\\", "").strip()
-
-
-def _after_is(sentence):
-    """(before, "is", behind) by the last "is" of a sentence that is not inside of a formula."""
-    places = list(IS.finditer(_without_formulas(sentence)))
-    if not places:
-        return sentence, "", ""
-    at = places[-1]
-    return sentence[: at.start()], at[0], sentence[at.end() :]
-
-
-def _statement(text):
-    """The answer that a text begins with: money, formulas, or plain words up to the end of the
-    sentence."""
-    text = re.sub(r"^-\s+", "", text.lstrip(" \t\n:*_#="))
-    text = LEADS.sub("", text, count=1) if LEADS.match(text) else text
-    if spelled := re.match(r"[a-z-]+ \(([0-9]+)\)", text):  # five (5)
-        return spelled[1]
-    if money := MONEY.match(text):
-        return money[1]
-    if text.startswith(("$$", "\\[")):
-        formula = FORMULA.match(text)
-        return _inside(formula).strip() or None if formula else None
-    line = text.partition("\n")[0].partition("</answer>")[0]
-    if end := re.search(r"[.!?]\s+[A-Z]", _without_formulas(line)):  # of the sentence
-        line = line[: end.start()]
-    formulas = list(FORMULA.finditer(line))
-    if formulas:
-        return _of_formulas(line, formulas)
-    return _of_words(line)
-
-
-def _of_words(line):
-    """72 clips; 13 of "The number is 13"; Monday; but not "unclear to me"."""
-    bold = BOLD.findall(line)
-    sentence = bold[0] if len(bold) == 1 else re.split(r"\.(?:\s|$)|。", line)[0]
-    answer = AGAIN.sub("", _first_part(sentence)).strip(" *$")
-    if re.search("[\u4e00-\u9fff]", answer) and len(numbers := re.findall(NUMBER, answer)) == 1:
-        return numbers[0]
-    _, found, rest = _after_is(answer)
-    if found and VALUE.fullmatch(rest):
-        return rest
-    many = len(answer.split()) > 3
-    if many and re.match(r"[A-Z][a-z]+ ", answer) and (counted := _counted(answer + ".")):
-        return counted  # She needs 12 more tiles
-    if not re.search(r"[0-9\\]", answer) and (len(answer.split()) > 4 or NO_ANSWER.match(answer)):
-        return None
-    return answer or None
-
-
-def _of_formulas(line, formulas):
-    """One formula; several, if they are joined; else what the sentence says there is."""
-    joined = [formulas[0]]
-    if WHERE.match(line, joined[0].end()):
-        return _inside(joined[0]).strip() or None
-    for formula in formulas[1:]:
-        if not JOINED.fullmatch(line, joined[-1].end(), formula.start()):
-            break
-        joined.append(formula)
-    answer = ", ".join(_inside(formula).strip() for formula in joined)
-    _, found, rest = _after_is(line)
-    if found and rest.strip(" .*"):
-        return _statement(rest)
-    return None if len(formulas) > len(joined) else answer or None
-
-
-def _inside(formula):
-    return next(part for part in formula.groups() if part is not None)
-
-
-def _without_formulas(text):
-    """The text, with formulas blanked."""
-    return FORMULA.sub(lambda m: "\0" * len(m[0]), text)
-
-
-def _first_part(sentence):
-    """A sentence up to the comma behind which it goes on in words: 72 clips, altogether."""
-    sentence = re.split(r",?\s+(?:because|since)\s", sentence)[0].strip(" .!*")
-    words = re.search(r"(?<=[0-9A-Za-z%)}])\s*(?:,\s+(?=[a-z]{2,}\s|[a-z]{3,}$)|\s\()", sentence)
-    if words and re.search(r"[0-9]", sentence[: words.start()]):
-        if not re.match(r",\s+(?:and|or)\b", sentence[words.start() :]):
-            return sentence[: words.start()]
-    return sentence

@@ -292,8 +292,201 @@ def test_what_is_stated_without_one_clean_box(completion, answer):
     assert extract_answer(completion) == answer
 
 
-# What would need arithmetic in prose.
-KNOWN_UNREAD = ["So the sum is 3 + 4."]
+# What a last sentence says, behind others: words without a box or a mark.
+SAYS = {
+    "Therefore, Sarah has 14 apples left.": "14",
+    "So the train arrives at 5:45 PM.": "5:45 PM.",
+    "Hence the area is 36 square units.": "36 square units",
+    "2x = 14\n\nx = 7": "x = 7",
+    "3 + 4 = 7\n\n**42**": "42",
+    "Adding up.\nThere are 12 ways.": "12 ways",
+    "This means the probability is 3/8, or 37.5%.": "3/8",
+    "We compute.\nSo there are 72 clips altogether. Let me know if you need more help!": "72 clips altogether",
+    "We compute 3+4=7.\nSo Tom has 7 marbles.\nCheck: 3+4=7 ✓": "7",
+    "So the line is y = -3/2 x + 4.": "y = -3/2 x + 4",
+    "Hence x = 2 or x = -3.": "x = 2 or x = -3",
+    "So x = 2 and y = 5.": "x = 2 and y = 5",
+    "Therefore, the solution set is {1, 2, 3}.": "{1, 2, 3}",
+    "So the domain is [2, 5).": "[2, 5)",
+    "Therefore, the equation has no real solutions.": "no real solutions",
+    "So there are infinitely many solutions.": "infinitely many solutions",
+    "Therefore, he paid $4.50 for the sandwich.": "4.50",
+    "So it takes him 2 1/2 hours.": "2 1/2",
+    "Thus, 40% of the students passed.": "40%",
+    "Out of 30 students, 12 passed.": "12",
+    "So there are twelve ways to do it.": "twelve",
+    "So Emily is the tallest.": "Emily",
+    "Yes, the number 91 is composite.": "Yes",
+    "Thus, the meeting is on Friday.": "Friday",
+    "Therefore, the day of the week is Friday.": "Friday",
+    "The minimum is attained at x = 3.": "x = 3",
+    "So the greatest common divisor of 12 and 18 is 6.": "6",
+    "So f(3) = 7.": "f(3) = 7",
+    "Therefore f(x) = 2x + 3.": "f(x) = 2x + 3",
+    "So n = 3 + 4 = 7.": "7",
+    "The perimeter is 2(3 + 4) = 14 cm.": "14",
+    "So we have 3 + 4 = 7 apples.": "7",
+    "She will have $120 - $45 = $75 left.": "75",
+    "Each friend gets 5 cookies.": "5",
+    "John needs 3 more boxes.": "3",
+    "It will take 4 days for 6 workers to finish the job.": "4",
+    "The price after the discount is $36.": "36",
+    "So -2 < x < 3.": "-2 < x < 3",
+    "Therefore x > 5.": "x > 5",
+    "So the answer would be D.": "D",
+    "Therefore, the correct answer is (B).": "(B)",
+    "So the correct choice is C.": "C",
+    "So, the value of x is approximately 3.14.": "3.14",
+    "Simplifying, we get 12.": "12",
+    "Thus there are 3! = 6 arrangements.": "6",
+    "Hence the number of ways is C(5,2) = 10.": "10",
+    "So the total cost comes to $18.50.": "18.50",
+    "The answer, therefore, is 17.": "17",
+    "So, in total, Jim spends 2 + 3 = 5 hours per week.": "5",
+    "So the sum of the digits of 123 is 6.": "6",
+    "Thus, the fraction simplifies to 3/4.": "3/4",
+    "So 3/4 of the cake remains.": "3/4",
+    "It equals √2.": "√2",
+    "So the length of the diagonal is 5√2 cm.": "5√2 cm",
+    "The remainder when 2^10 is divided by 7 is 2.": "2",
+    "\\[ x = 7 \\]": " x = 7 ",
+    "So\n\\[ x = \\frac{7}{2} \\]": " x = \\frac{7}{2} ",
+    "Area = 1/2 * 6 * 4 = 12": "12",
+    "Answer in simplest form: 3/4": "3/4",
+    "Thus, his speed is 60 km/h.": "60 km/h",
+    "Therefore, there are 1,024 subsets.": "1,024 subsets",
+    "So 17 students play neither sport.": "17",
+    "Therefore, he can buy at most 6 tickets.": "6",
+    "Thus Maria can make 8 bracelets.": "8",
+    "So you would need 6 cans of paint.": "6",
+    "In conclusion, the company should produce 40 units.": "40",
+    "So, Marcus must score 93 on the final test.": "93",
+    "Therefore, the second car should leave at 3:15 p.m.": "3:15 p.m.",
+    "The two numbers are 12 and 15.": "12, 15",
+    "So the numbers are 3, 5 and 7.": "3, 5, 7",
+    "Therefore, the roots are 2 and -3.": "2, -3",
+    "Thus the coordinates are (3, -2).": "(3, -2)",
+    "The midpoint is (1/2, 3).": "(1/2, 3)",
+    "So, the answer is twelve.": "twelve",
+    "So the angle measures 45 degrees.": "45",
+    "Therefore, the angle is 45°.": "45°",
+    "So the ratio of boys to girls is 3:2.": "3:2",
+    "Their average speed was 45 miles per hour.": "45",
+    "The temperature dropped by 12 degrees.": "12",
+    "Therefore Lily has twice as many, which is 24.": "24",
+    "In total, they collected 350 cans.": "350",
+    "In total she spent $12 + $8 = $20.": "20",
+    "Answer: she spent $20 in total.": "20",
+    "The product equals -48.": "-48",
+    "Mr. Smith earns $1,250 per month.": "1,250",
+    "That leaves 17 oranges.": "17",
+    "That gives a total of 40 legs.": "40",
+    "So the 10th term of the sequence is 29.": "29",
+    "Hence, 7 is the smallest such number.": "7",
+    "So he has $15 left after buying 3 books.": "15",
+    "In 5 years, he will be 32 years old.": "32",
+    "After 5 years, the tree is 20 feet tall.": "20 feet tall",
+    "Of the 50 students, 20 like tea.": "20",
+    "The 3 friends each pay $14.": "14",
+    "So she needs 2 dozen eggs.": "2 dozen",
+    "Therefore the volume is 3.5 × 10^4 cubic meters.": "3.5 × 10^4 cubic meters",
+    "So the area is 25π.": "25π",
+    "So the area is 25π square cm.": "25π square cm",
+    "Thus, the area is 4π - 8.": "4π - 8",
+    "Therefore the inverse is f^{-1}(x) = (x - 3)/2.": "f^{-1}(x) = (x - 3)/2",
+    "Therefore, the expression simplifies to x^2 + 3x + 2.": "x^2 + 3x + 2",
+    "So the factored form is (x + 1)(x + 2).": "(x + 1)(x + 2)",
+    "The polynomial has degree 4.": "4",
+    "The polynomial has 3 real roots.": "3",
+    "Hence, n must be 8.": "8",
+    "Therefore k = ±2.": "k = ±2",
+    "so the total is 45": "45",
+    "The total is therefore 45 apples.": "45 apples",
+    "Total: 45 apples": "45 apples",
+    "Total cost = $45": "45",
+    "=> x = 9": "x = 9",
+    "∴ x = 9": "x = 9",
+    "Therefore, p + q = 3 + 4 = 7.": "7",
+    "Thus a + b + c = 12.": "c = 12",
+}
+SAYS_NOTHING = [
+    "Thus, it takes 2 hours and 30 minutes.",
+    "Therefore, Bob won the race.",
+    "So 91 is not prime.",
+    "Then the remainder is 2.",
+    "First, we find that there are 3 red balls.",
+    "Let's try x = 5.",
+    "Now there are 3 cases.",
+    "Step 2: Multiply by 3.",
+    "The next term is 12 more than this one.",
+    "Next we divide both sides by 2.",
+    "Is it 5?",
+    "I think we should use the formula with n = 4.",
+    "1. Multiply by 2\n2. Add 3\n3. Divide by 5",
+    "- 3 apples\n- 4 pears",
+    "So far, we have counted 12 pairs.",
+    "We get the equation 2x + 3 = 7.",
+    "This simplifies to x^2 = 16.",
+    "Dividing by 2 gives x + 3 = 5.",
+    "so the number of red balls is twice the number of",
+    "Total = 3 + 4 +",
+    "The probability of the first event is 1/2.\nThe probability of the second event is 1/3.\nTo get the total",
+    "x = 5 is one root, so the other",
+    "Sorry, I cannot determine this from the 3 values given.",
+    "The total number of students is 120.\n\n## Step 2: Find the number of girls",
+    "Substituting x = 3 into the second equation:",
+    "Therefore, the cost of one pencil is $0.75 and one pen is $1.25.",
+    "It took them 3 hours to drive 180 miles.",
+    "Tom has 3 more than Bob.",
+    "So the probability is 5 out of 36.",
+    "So there are 5 red and 6 blue balls.",
+    "Thus 3 divides 12.",
+    "So 3x = 12.",
+    "So the slope is 3.\nThe y-intercept is 4.\nSo the line",
+    "Then there are 12 of them. We will count the others too.",
+    "I got 12 but I am not sure.",
+    "This is a contradiction.",
+    "Let me recompute: 3 * 4 = 12.",
+    "Wait, that is wrong.",
+    "Hmm, 12 does not work.",
+    "We still need to subtract 12.",
+    "The sum must be divisible by 3.",
+    "There are 4 cases to consider.",
+    "There are two cases.",
+    "The first digit has 9 choices.",
+    "We know that the radius is 5.",
+    "We are given that 40% are boys.",
+    "Remember that a dozen is 12.",
+    "Let n be 5.",
+    "The first number is 12. The second is",
+    "So the possible values of x are 1, 2, and",
+    "The problem asks for the value at 3.",
+    "Plug in x = 4.",
+    "Multiply both sides by 6.",
+    "Using the formula above with r = 3.",
+    "Here a = 1.",
+    "where b = 2.",
+    "It is given that x = 3.",
+    "The question is about 3 friends.",
+]
+
+
+@pytest.mark.parametrize("sentence, answer", SAYS.items())
+def test_what_the_last_sentence_says(sentence, answer):
+    assert extract_answer(f"Let us see what 3 * 4 is.\n{sentence}") == answer
+
+
+@pytest.mark.parametrize("sentence", SAYS_NOTHING)
+def test_a_last_sentence_that_says_nothing(sentence):
+    assert extract_answer(f"Let us see what 3 * 4 is.\n{sentence}") is None
+
+
+@pytest.mark.parametrize(
+    "piece", ["x = 1, ", "x = 2 or ", "1 < x < ", "$1 ", "a=", "(x, y) = ", "1 and "]
+)
+def test_no_text_takes_forever(piece):
+    """Two ways to read each of n pieces would be 2^n ways to read a sentence."""
+    extract_answer("So " + piece * 3000)
 
 
 def test_completions_of_the_table():
@@ -308,7 +501,7 @@ def test_completions_of_the_table():
         elif answer is not None and not is_correct(found, answer):
             wrong.append(completion)
     assert not guessed
-    assert wrong == KNOWN_UNREAD
+    assert not wrong
 
 
 @pytest.mark.parametrize(
@@ -850,7 +1043,7 @@ def test_no_code_runs(tmp_path):
 def test_nothing_that_evaluates_text_is_called():
     source = "".join(
         (ROOT / "common" / f"{name}.py").read_text(encoding="utf-8")
-        for name in ("grading", "latex", "normalise", "statements", "structure")
+        for name in ("grading", "latex", "normalise", "phrases", "statements", "structure")
     )
     tree = ast.parse(source)
     called = {

@@ -1,0 +1,278 @@
+r"""What a phrase or a sentence says: 72 clips; $x = 5$; So there are 72 clips altogether.
+
+    statement(text)     what a text begins with, up to the end of the sentence: behind "answer is"
+    said_by(sentence)   the one thing that a sentence says there is
+    value(text)         the text, if it is no more than a number, a formula, a group or a name
+
+Each gives None where there is no telling: of two numbers none is taken.
+"""
+
+import re
+
+# -------------------------------------------------------------------------- formulas and quantities
+
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
+NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?"
+MONEY = re.compile(rf"\\?\$\s?(-?{NUMBER})(?![0-9A-Za-z$}}^_=+*/\\]|[.,][0-9]|\s*\\[a-z])")
+# What is counted: 72 clips, 20 cups of feed; but not 12 more than this
+WORDS = r"(?:\s+(?!times\b|\w+ than\b)[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})?"
+VALUE = re.compile(rf"[-+]?(?:[0-9][0-9.,/:]*(?:√[0-9]+|π)?|√[0-9]+|π)(?:%|°)?{WORDS}")
+QUANTITY = re.compile(
+    r"(?<![\w:])[0-9]{1,2}:[0-9]{2}(?:\s?[ap]\.?m\b\.?)?(?![\w:])"  # 5:45 PM
+    rf"|(?<![\w.^=+*/:-])-?\\?\$?\s?-?{NUMBER}(?:(?:\s[0-9]+)?/[0-9]+)?(?:%|°)?(?![\w^=+*/$:])"
+    r"(?:\s+(?:dozen|hundred|thousand|million|billion))?",
+    re.A | re.I,
+)
+NUMBER_WORD = re.compile(
+    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven"
+    r"|eigh|nine)teen|twenty)\b(?![- ](?:hundred|thousand|[a-z]*th))",
+    re.I,
+)
+SUMS = re.compile(r"[0-9][-0-9.,\s+*/×÷()$!\\]*=\s*(?=\\?\$?[0-9])")  # of 15 + 7 = 22 the left side
+PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|#\s?(?:[-−–/:]|out of)\s?#")  # #: a quantity in a formula
+# What is counted beside what is asked for: 25 grams remain after 24 days
+BESIDE = re.compile(
+    rf"\b(?:after|for|per|every|each|at|of|between|with|from|by|^in)\s+(?:the\s+)?\$?{NUMBER}", re.I
+)
+
+# --------------------------------------------------------------------------------- plain text maths
+
+GROUP = re.compile(r"[(\[{][^()\[\]{}=]*[0-9][^()\[\]{}=]*[)\]}]|\\\{[^{}=]*\\\}")  # (4, 3)
+SIDE = r"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³ ]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+"
+MATHS = re.compile(rf"(?=.*[0-9π]){SIDE}(?<=[A-Za-z0-9)π²³]){WORDS}")  # 4π - 8; 3.5 × 10^4 meters
+LISTED = re.compile(r"{0}(?:, {0})*,? (?:and|or) {0}".format(rf"-?{NUMBER}(?:/[0-9]+)?"))  # 2 and 3
+LEFT = r"(?:[A-Za-z]|[a-z](?:\^\{?-1\}?)?\([a-z0-9]\)|\([a-z](?:, ?[a-z])+\))"  # x, f(x), (x, y)
+BETWEEN = r"-?[0-9./]+\s*[<≤]=?\s*[a-z]\s*[<≤]=?\s*-?[0-9./]+"  # -2 < x < 3
+PLAIN = rf"(?:{LEFT}\s*(?:=|[<>≤≥]=?){SIDE}(?:={SIDE})*|{BETWEEN})"  # y = 2x + 1
+EQUATIONS = re.compile(rf"(?<![^\s,:])({PLAIN}(?:,?\s+(?:and|or)\s+{PLAIN}|,\s+{PLAIN})*)[.!]?$")
+
+# ----------------------------------------------------------------------------------------- formulas
+
+AND = r"[\s$]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:and|or)(?:\s*\})?)[\s$]*"
+JOINED = re.compile(AND)
+EQUALS = r"(?<![<>!:])="
+RELATED = re.compile(  # x = 5, x < 5
+    rf"\s*[A-Za-z](?:_\{{?\w+\}}?)?\s*(?:{EQUALS}|[<>]=?|!=|\\(?:leq?|geq?|neq?|lt|gt)(?![a-z]))"
+    r"(?!.*=)[^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*"
+)
+GIVES = re.compile(r"[\s,]*(?:gives|implies|yields|means|so|hence|then|thus)[\s,]*(?:that\s+)?")
+
+# -------------------------------------------------------------------------------------------- words
+
+# What stands between a mark and its answer
+LEADS = re.compile(
+    r"(?:(?i:therefore|thus|then|simply|just|exactly|approximately|about|equal to|given by)[\s,:]+"
+    r"|(?:the )?(?:number|integer|value|point|interval|fraction)\s+(?=[-$\d(\[\\]))"
+)
+NO_ANSWER = re.compile(
+    r"\(?(?:not|un\w+|an?|below|above|here|yet|still|shown|wrong|right|correct|in|the|that|this"
+    r"|what|to|given|found|obtained|as|of|we|it)\b"
+)
+
+BOLD = re.compile(r"\*\*([^*\n]*[0-9][^*\n]*)\*\*")
+BOLD_END = re.compile(r"\*\*([^*\n]+)\*\*[.!]?$")
+WHERE = re.compile(r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|or equivalently)\b")
+BECAUSE = re.compile(r",?\s+(?:because|since)\s")
+AGAIN = re.compile(  # the same once more
+    r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*"
+)
+IS = re.compile(
+    r"\s(?:is|are|must be|must equal|equals?|(?:simplifies|comes) to"
+    r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?)(?:\s+|:\s*)"
+    r"(?:(?:equal to|exactly|therefore|thus)\s+)?"
+)
+PROPER = re.compile(r"(?:on |in )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined)")
+NAMED = re.compile(r"[A-Za-z][A-Za-z ]{2,40}\s*[:=]\s*(?=\S)")  # Variance: 6.5
+SUBJECT = re.compile(  # Thus, $12$ is the largest; Therefore $x > 5$ is the solution
+    r"(?:therefore|thus|so|hence)?[\s,]*(\$[^$]+\$|[-0-9.,/]+)\s+is (?:the|our)\b", re.I
+)
+TALLEST = re.compile(  # So Emily is the tallest
+    r"(?:therefore|thus|so|hence)[\s,]+(?!(?:It|This|That|She|He|Each|One|The)\b)"
+    r"((?-i:[A-Z][a-z]+)) is the \w+est\b",
+    re.I,
+)
+YES = re.compile(r"(?:(?:so|therefore|thus|hence),? )?(yes|no), ", re.I)
+NO_SOLUTION = re.compile(
+    r"\b(?:has|have|there (?:is|are)) (no (?:[a-z]+ )?solutions?|infinitely many solutions)\b"
+)
+# A sentence with one of these says nothing yet.
+UNDECIDED = re.compile(
+    r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
+    r"|(?:we|I)\s+(?:\w+\s+)?(?:need|can|could|should|must)|(?-i:may)|might|cannot|not"
+    r"|steps?|cases?|then|equation|formula|but|wrong|given|divisible|choices|(?:question|problem) (?:asks|is)"
+    r"|(?:more|less|fewer|greater) than)\b|\?",
+    re.I,
+)
+
+
+def statement(text):
+    """The answer that a text begins with: money, formulas, or plain words up to the end of the
+    sentence."""
+    text = re.sub(r"^-\s+", "", text.lstrip(" \t\n:*_#=}"))
+    text = LEADS.sub("", text, count=1) if LEADS.match(text) else text
+    if spelled := re.match(r"[a-z-]+ \(([0-9]+)\)", text):  # five (5)
+        return spelled[1]
+    if money := MONEY.match(text):
+        return money[1]
+    if text.startswith(("$$", "\\[")):
+        formula = FORMULA.match(text)
+        return inside(formula).strip() or None if formula else None
+    line = text.partition("\n")[0].partition("</answer>")[0]
+    if end := re.search(r"[.!?]\s+[A-Z]", without_formulas(line)):  # of the sentence
+        line = line[: end.start()]
+    formulas = list(FORMULA.finditer(line))
+    if formulas:
+        return _of_formulas(line, formulas)
+    return _of_words(line)
+
+
+def said_by(sentence):
+    """The one thing that a sentence says there is: 72 of "So there are 72 clips altogether."."""
+    sentence = BECAUSE.split(sentence)[0]
+    if len(MONEY.findall(sentence)) == sentence.count("$"):  # none of them is a formula's
+        sentence = sentence.replace("\\$", "$").replace("$", "\\$")
+    undecided = UNDECIDED.search(without_formulas(sentence))
+
+    # 1. What stands out: $12$ is the largest; No, 91 is none; no solution; It is on **Thursday**.
+    if subject := SUBJECT.match(sentence):
+        return subject[1].strip("$ ,")
+    for known in (YES.match(sentence), TALLEST.match(sentence), NO_SOLUTION.search(sentence)):
+        if known:
+            return known[1]
+    bold = BOLD.findall(sentence) or BOLD_END.findall(sentence)
+    if len(bold) == 1:
+        return statement(bold[0])
+
+    # 2. Equations at its end: So x = 2 or x = 3; Range = [3, 5); Hence $n = 7$.
+    equations = EQUATIONS.search(sentence)
+    if equations and not re.search("[0-9]", sentence[: equations.start()]):
+        return None if undecided else _last_side(equations[1])
+    if named := NAMED.match(sentence):
+        return value(sentence[named.end() :].rpartition("=")[2])
+    formulas = list(FORMULA.finditer(sentence))
+    if formulas and (answer := _last_equation(sentence, formulas)):
+        return answer
+
+    # 3. What is behind the last "is", else the one quantity that there is.
+    rest = _after_is(sentence)
+    if MONEY.match(rest) or FORMULA.match(rest):
+        return statement(rest)
+    if answer := value(rest):
+        return answer
+    return None if formulas else _counted(sentence)
+
+
+def value(text):
+    """A number with what it counts, a formula, a group or a name, if that is all there is."""
+    text = AGAIN.sub("", text.strip(" *"))
+    part = _first_part(text)
+    if VALUE.fullmatch(part) or MONEY.fullmatch(part) or FORMULA.fullmatch(part):
+        return statement(text)
+    if proper := PROPER.fullmatch(text.strip(".")):
+        return proper[1]
+    if LISTED.fullmatch(part):
+        return re.sub(r",?\s+(?:and|or)\s+", ", ", part)
+    return part if GROUP.fullmatch(part) or MATHS.fullmatch(part) else None
+
+
+def inside(formula):
+    return next(part for part in formula.groups() if part is not None)
+
+
+def without_formulas(text):
+    """The text, with formulas blanked."""
+    return FORMULA.sub(lambda m: "\0" * len(m[0]), text)
+
+
+def _of_words(line):
+    """72 clips; 13 of "The number is 13"; Monday; but not "unclear to me"."""
+    bold = BOLD.findall(line)
+    sentence = bold[0] if len(bold) == 1 else re.split(r"\.(?:\s|$)|。", line)[0]
+    answer = AGAIN.sub("", _first_part(sentence)).strip(" *$")
+    if re.search("[\u4e00-\u9fff]", answer) and len(numbers := re.findall(NUMBER, answer)) == 1:
+        return numbers[0]
+    if VALUE.fullmatch(rest := _after_is(answer)):
+        return rest
+    if len(answer.split()) > 3 and re.match(r"(?:[A-Z][a-z]+|s?he|they|it) ", answer):
+        if counted := _counted(answer + "."):  # She needs 12 more tiles
+            return counted
+    if not re.search(r"[0-9\\]", answer) and (len(answer.split()) > 4 or NO_ANSWER.match(answer)):
+        return None
+    return answer or None
+
+
+def _of_formulas(line, formulas):
+    """One formula; several, if they are joined; else what the sentence says there is."""
+    joined = [formulas[0]]
+    if WHERE.match(line, joined[0].end()):
+        return inside(joined[0]).strip() or None
+    for formula in formulas[1:]:
+        if not JOINED.fullmatch(line, joined[-1].end(), formula.start()):
+            break
+        joined.append(formula)
+    answer = ", ".join(inside(formula).strip() for formula in joined)
+    rest = _after_is(line)
+    if rest.strip(" .*"):
+        return statement(rest)
+    return None if len(formulas) > len(joined) else answer or None
+
+
+def _last_equation(sentence, formulas):
+    """Hence $n = 7$; Therefore, $x = 2$ or $x = 3$; Thus, $f(3) = 6 + 1 = 7$."""
+    last = inside(formulas[-1])
+    ends = not sentence[formulas[-1].end() :].strip(" .!*。")
+    words = FORMULA.sub("", sentence)
+    if len(formulas) > 1:
+        equations = all("=" in formula[0] for formula in formulas)
+        if not ends or not equations or UNDECIDED.search(words):
+            return None
+        between = sentence[formulas[-2].end() : formulas[-1].start()]
+        return last if GIVES.fullmatch(between) else _of_formulas(sentence, formulas)
+    if RELATED.fullmatch(last):
+        decided = not UNDECIDED.search(words) and (ends or not re.search("[0-9]", words))
+        return last if decided and sentence[-1] in ".!$)]*。" else None
+    sides = re.split(EQUALS, last)
+    return sides[-1].strip() or None if ends and len(sides) > 1 else None
+
+
+def _last_side(equations):
+    """x = 2 or x = 3; y = 2x + 1; of n = 3 + 4 = 7 and of f(3) = 7 the last side."""
+    if equations.count("=") > 1 and not re.search(r",|\b(?:and|or)\b", equations):
+        return equations.rpartition("=")[2].strip(" .")
+    return equations.strip(" .")
+
+
+def _counted(sentence):
+    """The one number of a sentence, or its one sum of money: So Janet makes $18 every day."""
+    sentence = SUMS.sub("", sentence)
+    quantities = QUANTITY.findall(sentence) or NUMBER_WORD.findall(sentence)
+    if len(quantities) > 1:
+        quantities = QUANTITY.findall(BESIDE.sub("", sentence))
+    if PART.search(QUANTITY.sub("#", sentence)):
+        return None
+    money = [quantity for quantity in quantities if "$" in quantity]
+    if len(money) == 1:
+        quantities = money
+    if UNDECIDED.search(sentence) or len(quantities) != 1 or sentence[-1] not in ".!。":
+        return None
+    return quantities[0].replace("$", "").replace("\\", "").strip()
+
+
+def _after_is(sentence):
+    """What is behind the last "is" of a sentence, which is in no formula; "" if there is none."""
+    places = list(IS.finditer(without_formulas(sentence)))
+    if not places:
+        return ""
+    if len(places) > 1 and re.search(r"\band\b", sentence[places[-2].end() : places[-1].start()]):
+        return ""  # one is this and the other that
+    return sentence[places[-1].end() :]
+
+
+def _first_part(sentence):
+    """A sentence up to the comma behind which it goes on in words: 72 clips, altogether."""
+    sentence = BECAUSE.split(sentence)[0].strip(" .!*")
+    words = re.search(r"(?<=[0-9A-Za-z%)}])\s*(?:,\s+(?=[a-z]{2,}\s|[a-z]{3,}$)|\s\()", sentence)
+    if words and re.search(r"[0-9]", sentence[: words.start()]):
+        if not re.match(r",\s+(?:and|or)\b", sentence[words.start() :]):
+            return sentence[: words.start()]
+    return sentence
