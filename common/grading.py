@@ -92,9 +92,9 @@ def extract_answer(completion: str) -> str | None:
     r"""The final answer that a completion states, or None.
 
     The last \boxed{..} or \fbox{..} with something in it, and those joined to it; else what follows
-    "answer is", "Answer:", "####"; else the one thing that the last sentence says. A thought (</think>)
-    counts only if nothing is stated after it. The last number in a text is no statement of an
-    answer. See common/statements.py.
+    "answer is", "Answer:", "####"; else the one thing that the last sentence says. A thought
+    (</think>) counts only if nothing is stated after it. The last number in a text is no statement
+    of an answer. See common/statements.py.
     """
     return stated_answer(completion)
 

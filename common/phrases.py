@@ -99,8 +99,8 @@ NO_SOLUTION = re.compile(
 UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
     r"|(?:we|I)\s+(?:\w+\s+)?(?:need|can|could|should|must)|(?-i:may)|might|cannot|not"
-    r"|steps?|cases?|then|equation|formula|but|wrong|given|divisible|choices|(?:question|problem) (?:asks|is)"
-    r"|(?:more|less|fewer|greater) than)\b|\?",
+    r"|steps?|cases?|then|equation|formula|but|wrong|given|divisible|choices"
+    r"|(?:question|problem) (?:asks|is)|(?:more|less|fewer|greater) than)\b|\?",
     re.I,
 )
 
