@@ -71,7 +71,7 @@ def dvts(
     generators=None,  # a torch.Generator for each problem; None: seeded 0, 1, 2, ...
     *,
     n=64,  # steps sampled at each depth, solutions returned at most
-    beam_width=4,  # M, the steps to choose from in a subtree; n // M of these share n (see share)
+    beam_width=4,  # M, the steps to choose from in a subtree; n // M subtrees share n (see share)
     max_steps=40,  # the last step goes to the end of text
     lookahead=0,  # judge a step by what it leads to in so many greedy steps
     temperature=0.8,
@@ -113,11 +113,11 @@ def dvts(
         # 3. In each subtree the best of the M goes on. If it is at its end, so is the subtree.
         for subtree in subtrees:
             siblings = children[: subtree.width]  # children are in the order of their parents
-            children = children[subtree.width :]  # in the end none, so that what lost is freed
+            children = children[subtree.width :]
             subtree.best = best_first(siblings)[0]
             if subtree.best.ended:
-                for one in siblings:
-                    if one.finished or subtree.best.cut:  # if a cut one is the best, all are cut
+                for one in siblings:  # if a cut one is the best, all are cut, see best_first
+                    if one.finished or subtree.best.cut:
                         solutions[one.problem].append(solution(tokenizer, one, subtree.index))
         subtrees = [subtree for subtree in subtrees if not subtree.best.ended]
         if not subtrees:
@@ -134,7 +134,7 @@ class Subtree:
 
 # Copied from beam.py
 def best_first(nodes):
-    """Nodes in order: those cut by a limit last, then by value. Equal ones keep their order."""
+    """Nodes in order: those cut by a limit last, then by value; equal ones as they were sampled."""
     values = evened([node.value for node in nodes])
     ranks = [(not node.cut, value) for node, value in zip(nodes, values)]
     order = sorted(range(len(nodes)), key=lambda i: ranks[i], reverse=True)
@@ -236,9 +236,9 @@ class Node:
     value: float = 0.0  # what the search goes by
     kv: torch.Tensor | None = None  # what the policy has cached of it, see below
     prm_kv: torch.Tensor | None = None  # what the PRM has cached of it
-    begun: list[int] = field(default_factory=list)  # its last tokens, if they begin the next step
+    begun: list[int] = field(default_factory=list)  # last tokens that begin the next step: step_end
     steps: list[str] = field(default_factory=list)  # its text in steps, if a function says where
-    written: int = 0  # of a root: how many steps were written for this problem, ahead or not
+    written: int = 0  # of a root: how many steps were written for this problem, look_ahead's too
 
     @property
     def cut(self):

@@ -15,35 +15,45 @@ FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+
 NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?"
 MONEY = re.compile(rf"\\?\$\s?(-?{NUMBER})(?![0-9A-Za-z$}}^_=+*/\\]|[.,][0-9]|\s*\\[a-z])")
 # What is counted: 72 clips, 20 cups of feed; but not 12 more than this
-WORDS = r"(?:\s+(?!times\b|\w+ than\b)[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})?"
+WORDS = r"(?:\s+(?!times\b|[^.]*\bthan\b)[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})?"
 VALUE = re.compile(rf"[-+]?(?:[0-9][0-9.,/:]*(?:√[0-9]+|π)?|√[0-9]+|π)(?:%|°)?{WORDS}")
 QUANTITY = re.compile(
     r"(?<![\w:])[0-9]{1,2}:[0-9]{2}(?:\s?[ap]\.?m\b\.?)?(?![\w:])"  # 5:45 PM
+    r"|\b[0-9]+ (?:hours?|feet|pounds?|years?|dollars?),? (?:and )?"  # 3 hours and 20 minutes
+    r"[0-9]+ (?:minutes?|inches|ounces|months|cents)"
     rf"|(?<![\w.^=+*/:-])-?\\?\$?\s?-?{NUMBER}(?:(?:\s[0-9]+)?/[0-9]+)?(?:%|°)?(?![\w^=+*/$:])"
     r"(?:\s+(?:dozen|hundred|thousand|million|billion))?",
     re.A | re.I,
 )
 NUMBER_WORD = re.compile(
-    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven"
-    r"|eigh|nine)teen|twenty)\b(?![- ](?:hundred|thousand|[a-z]*th))",
+    r"\b(?:one|two|three|four|five)[- ]"
+    r"(?:half|halves|thirds?|quarters?|(?:four|fif|six|eigh|ten)ths?)"
+    r"|(?<!of )\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    r"|(?:thir|four|fif|six|seven|eigh|nine)teen|twenty)\b(?!-| (?:hundred|thousand|[a-z]*th))",
     re.I,
 )
 SUMS = re.compile(r"[0-9][-0-9.,\s+*/×÷()$!\\]*=\s*(?=\\?\$?[0-9])")  # of 15 + 7 = 22 the left side
 PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|#\s?(?:[-−–/:]|out of)\s?#")  # #: a quantity in a formula
+BOUND = re.compile(rf"\bthan {NUMBER}\b")  # seven primes less than 18
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
-    rf"\b(?:after|for|per|every|each|at|of|between|with|from|by|^in)\s+(?:the\s+)?\$?{NUMBER}", re.I
+    rf"\b(?:after|for|per|every|each|at|of|between|with|from|^in)\s+(?:the\s+)?\$?{NUMBER}", re.I
 )
 
 # --------------------------------------------------------------------------------- plain text maths
 
-GROUP = re.compile(r"[(\[{][^()\[\]{}=]*[0-9][^()\[\]{}=]*[)\]}]|\\\{[^{}=]*\\\}")  # (4, 3)
-SIDE = r"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³ ]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+"
-MATHS = re.compile(rf"(?=.*[0-9π]){SIDE}(?<=[A-Za-z0-9)π²³]){WORDS}")  # 4π - 8; 3.5 × 10^4 meters
+GROUP = re.compile(
+    r"[(\[{][^()\[\]{}=]*[0-9][^()\[\]{}=]*[)\]}]|\\\{[^{}=]*\\\}|[0-9]+(?: ?: ?[0-9]+)+"
+)
+GROUP_END = re.compile(rf"^[^0-9()$]*\s({GROUP.pattern})\.?$")  # They meet at the point (2, -1).
+SIDE = r"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³° ]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+"
+MATHS = re.compile(rf"(?=.*[0-9π]){SIDE}(?<=[A-Za-z0-9)π²³°]){WORDS}")  # 4π - 8; 3.5 × 10^4 meters
+LINE = re.compile(rf"(?=.*x)(?=.*y){SIDE}={SIDE}(?<=[A-Za-z0-9)])")  # 2x + 3y = 12
 LISTED = re.compile(r"{0}(?:, {0})*,? (?:and|or) {0}".format(rf"-?{NUMBER}(?:/[0-9]+)?"))  # 2 and 3
-LEFT = r"(?:[A-Za-z]|[a-z](?:\^\{?-1\}?)?\([a-z0-9]\)|\([a-z](?:, ?[a-z])+\))"  # x, f(x), (x, y)
+# x, angle C, f'(x), (x, y)
+LEFT = r"(?:[A-Za-z]|∠[A-Z]+|[a-z]'*(?:\^\{?-1\}?)?\([a-z0-9]\)|\([a-z](?:, ?[a-z])+\))"
 BETWEEN = r"-?[0-9./]+\s*[<≤]=?\s*[a-z]\s*[<≤]=?\s*-?[0-9./]+"  # -2 < x < 3
-PLAIN = rf"(?:{LEFT}\s*(?:=|[<>≤≥]=?){SIDE}(?:={SIDE})*|{BETWEEN})"  # y = 2x + 1
+PLAIN = rf"(?:{LEFT}\s*(?:=|≈|[<>≤≥]=?){SIDE}(?:={SIDE})*|{BETWEEN})"  # y = 2x + 1
 EQUATIONS = re.compile(rf"(?<![^\s,:])({PLAIN}(?:,?\s+(?:and|or)\s+{PLAIN}|,\s+{PLAIN})*)[.!]?$")
 
 # ----------------------------------------------------------------------------------------- formulas
@@ -77,21 +87,25 @@ AGAIN = re.compile(  # the same once more
     r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*"
 )
 IS = re.compile(
-    r"\s(?:is|are|must be|must equal|equals?|(?:simplifies|comes) to"
-    r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?)(?:\s+|:\s*)"
-    r"(?:(?:equal to|exactly|therefore|thus)\s+)?"
+    r"\s(?:is|are|(?:must|will|would|should) be|must equal|equals?|(?:simplifies|comes) to"
+    r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?|(?:i\.e\.|that is|namely),?)(?:\s+|:\s*)"
+    r"(?:(?:equal to|exactly|therefore|thus|always)\s+)?"
 )
-PROPER = re.compile(r"(?:on |in )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined)")
+PROPER = re.compile(
+    r"(?:on |in )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined"
+    r"|isosceles|equilateral|scalene|acute|obtuse)"
+)
 NAMED = re.compile(r"[A-Za-z][A-Za-z ]{2,40}\s*[:=]\s*(?=\S)")  # Variance: 6.5
 SUBJECT = re.compile(  # Thus, $12$ is the largest; Therefore $x > 5$ is the solution
     r"(?:therefore|thus|so|hence)?[\s,]*(\$[^$]+\$|[-0-9.,/]+)\s+is (?:the|our)\b", re.I
 )
-TALLEST = re.compile(  # So Emily is the tallest
-    r"(?:therefore|thus|so|hence)[\s,]+(?!(?:It|This|That|She|He|Each|One|The)\b)"
-    r"((?-i:[A-Z][a-z]+)) is the \w+est\b",
+TALLEST = re.compile(  # So Emily is the tallest; Maria rides faster
+    r"(?:(?:therefore|thus|so|hence)[\s,]+)?(?!(?:It|This|That|She|He|Each|One|The)\b)"
+    r"((?-i:[A-Z][a-z]+)) (?:is the \w+est\b|\w+s \w+er\.?$)",
     re.I,
 )
-YES = re.compile(r"(?:(?:so|therefore|thus|hence),? )?(yes|no), ", re.I)
+WAYS = re.compile(rf"\bin ({NUMBER})(?: [a-z]+)? ways\b")
+YES = re.compile(r"(?:.*, |(?:so|therefore|thus|hence),? |)(yes|no), ", re.I)
 NO_SOLUTION = re.compile(
     r"\b(?:has|have|there (?:is|are)) (no (?:[a-z]+ )?solutions?|infinitely many solutions)\b"
 )
@@ -99,8 +113,8 @@ NO_SOLUTION = re.compile(
 UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
     r"|(?:we|I)\s+(?:\w+\s+)?(?:need|can|could|should|must)|(?-i:may)|might|cannot|not"
-    r"|steps?|cases?|then|equation|formula|but|wrong|given|divisible|choices"
-    r"|(?:question|problem) (?:asks|is)|(?:more|less|fewer|greater) than)\b|\?",
+    r"|steps?|cases?|then|equation(?! of| in)|formula|but|wrong|given|divisible|choices"
+    r"|(?:question|problem) (?:asks|is)|(?:more|less|fewer|greater) than(?!\s+[0-9]))\b|\?",
     re.I,
 )
 
@@ -118,6 +132,8 @@ def statement(text):
         formula = FORMULA.match(text)
         return inside(formula).strip() or None if formula else None
     line = text.partition("\n")[0].partition("</answer>")[0]
+    if line.count("**") == 1:  # of **Answer: 40%** (12 of 30) the end
+        line = line.partition("**")[0] or line
     if end := re.search(r"[.!?]\s+[A-Z]", without_formulas(line)):  # of the sentence
         line = line[: end.start()]
     formulas = list(FORMULA.finditer(line))
@@ -136,9 +152,9 @@ def said_by(sentence):
     # 1. What stands out: $12$ is the largest; No, 91 is none; no solution; It is on **Thursday**.
     if subject := SUBJECT.match(sentence):
         return subject[1].strip("$ ,")
-    for known in (YES.match(sentence), TALLEST.match(sentence), NO_SOLUTION.search(sentence)):
-        if known:
-            return known[1]
+    for known in (YES.match, TALLEST.match, NO_SOLUTION.search, WAYS.search):
+        if found := known(sentence):
+            return found[1]
     bold = BOLD.findall(sentence) or BOLD_END.findall(sentence)
     if len(bold) == 1:
         return statement(bold[0])
@@ -147,8 +163,11 @@ def said_by(sentence):
     equations = EQUATIONS.search(sentence)
     if equations and not re.search("[0-9]", sentence[: equations.start()]):
         return None if undecided else _last_side(equations[1])
-    if named := NAMED.match(sentence):
-        return value(sentence[named.end() :].rpartition("=")[2])
+    named = NAMED.match(sentence)
+    if named and (answer := value(sentence[named.end() :].rpartition("=")[2])):
+        return answer
+    if group := GROUP_END.search(sentence):
+        return group[1]
     formulas = list(FORMULA.finditer(sentence))
     if formulas and (answer := _last_equation(sentence, formulas)):
         return answer
@@ -172,7 +191,8 @@ def value(text):
         return proper[1]
     if LISTED.fullmatch(part):
         return re.sub(r",?\s+(?:and|or)\s+", ", ", part)
-    return part if GROUP.fullmatch(part) or MATHS.fullmatch(part) else None
+    mathematics = GROUP.fullmatch(part) or MATHS.fullmatch(part) or LINE.fullmatch(part)
+    return part if mathematics else None
 
 
 def inside(formula):
@@ -189,6 +209,8 @@ def _of_words(line):
     bold = BOLD.findall(line)
     sentence = bold[0] if len(bold) == 1 else re.split(r"\.(?:\s|$)|。", line)[0]
     answer = AGAIN.sub("", _first_part(sentence)).strip(" *$")
+    if yes := re.match(r"(yes|no)\b,", answer, re.I):
+        return yes[1]
     if re.search("[\u4e00-\u9fff]", answer) and len(numbers := re.findall(NUMBER, answer)) == 1:
         return numbers[0]
     if VALUE.fullmatch(rest := _after_is(answer)):
@@ -231,8 +253,12 @@ def _last_equation(sentence, formulas):
     if RELATED.fullmatch(last):
         decided = not UNDECIDED.search(words) and (ends or not re.search("[0-9]", words))
         return last if decided and sentence[-1] in ".!$)]*。" else None
-    sides = re.split(EQUALS, last)
-    return sides[-1].strip() or None if ends and len(sides) > 1 else None
+    if "equation" in words:  # of a line, a circle
+        return last if ends and not UNDECIDED.search(words) else None
+    first, *others = re.split(EQUALS, last)
+    if not ends or not others or not words.strip(" .") and re.search("[-+0-9]", first):
+        return None  # $2x = 14$, and nothing beside it, is on its way to an answer
+    return others[-1].strip() or None
 
 
 def _last_side(equations):
@@ -244,7 +270,7 @@ def _last_side(equations):
 
 def _counted(sentence):
     """The one number of a sentence, or its one sum of money: So Janet makes $18 every day."""
-    sentence = SUMS.sub("", sentence)
+    sentence = BOUND.sub("", SUMS.sub("", sentence))
     quantities = QUANTITY.findall(sentence) or NUMBER_WORD.findall(sentence)
     if len(quantities) > 1:
         quantities = QUANTITY.findall(BESIDE.sub("", sentence))

@@ -154,7 +154,8 @@ class PRM:
         ids = torch.tensor([tokens + [0] * (L - len(tokens)) for tokens in texts], device=device)
 
         # 2. All that is seen is laid end to end, each node once: first what is cached of the paths,
-        # then the new tokens of each row. The places that a row sees are padded on the left.
+        # then the new tokens of each row. The places that a row sees are padded on the left, by
+        # place 0, which the mask hides.
         paths = [[part for part in node.path() if part.prm_kv is not None] for node in nodes]
         parts = list(dict.fromkeys(part for path in paths for part in path))
         sizes = [part.prm_kv.shape[3] for part in parts] + [L] * len(nodes)
@@ -220,7 +221,8 @@ class PathLayer(DynamicLayer):
         self.values = values
         new = torch.stack([keys, values]).transpose(1, 2).flatten(2, 3)  # [2, kv_heads, R L, ...]
         all_parts = torch.cat([*(kv[:, self.layer] for kv in self.known), new], dim=2)
-        keys, values = all_parts[:, :, self.places].transpose(1, 2)
+        seen = all_parts[:, :, self.places]  # [2, kv_heads, R, T + L, head_dim]
+        keys, values = seen.transpose(1, 2)
         return keys, values
 
 

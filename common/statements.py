@@ -23,6 +23,7 @@ from common.phrases import (
     SUBJECT,
     UNDECIDED,
     VALUE,
+    YES,
     inside,
     said_by,
     statement,
@@ -47,11 +48,11 @@ SAYS = r"(?![a-z]|\s+not\b)"  # behind a mark: no word goes on, nothing is denie
 MARKS = [
     r"\b(?:answers?|ans)(?:\s+to\s[^.\n]{0,60}?)?"  # the answer (to the question) (in cm) is
     r"(?:[*_\s]*\([^()\n]{0,40}\))?"
-    rf"[*_\s]*(?:=|:|\b(?:is|are|(?:must|would|should|will)\s+be)){SAYS}",
+    rf"[*_\s]*(?:=>?|:|\b(?:is|are|(?:must|would|should|will)\s+be)){SAYS}",
     r"^[#* \t]*+(?:final[ \t]+)?answer[* \t]*(?:-|–|→|=>|(?=\$|\\[(\[]))(?=[ \t$\\])",  # Answer - 5
     rf"correct\s+(?:option|choice)[*_\s]*(?:is|:){SAYS}",
     r"\bI\s+(?:choose|select|pick)\s+(?=(?:option\s+)?\(?[A-E]\b)",
-    r"^[#* \t]*+(?:solution|result)[* \t]*:",
+    r"^[#* \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
     r"答案?\s*(?:是|为|：|:)",
     r"####|<answer>",
 ]
@@ -68,18 +69,19 @@ SUPPOSED = re.compile(
 
 # ------------------------------------------------------------------------------------ last sentence
 
-SENTENCES = re.compile(r"(?<=[.!?])(?<![ap]\.m\.)\s+(?=[A-Z*$\\(])|(?<=。)(?=.)")
+SENTENCES = re.compile(r"(?<=[.!?])(?<![ap]\.m\.)(?<!i\.e\.|e\.g\.)\s+(?=[A-Z*$\\(])|(?<=。)(?=.)")
 # A line that ends so goes on in the next: So the area is \n $$12$$
 LEADS_ON = re.compile(r"(?:\b(?:is|are|be|equals?|get|obtain|have)|[=:])[*_ ]*$")
 ORNAMENTS = re.compile(
-    r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
+    r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?|<\|\w+\|>|</s>|<end_of_turn>"
     "|[\u220e\u25a0-\u27bf\ufe0f\U0001f000-\U0001faff])+$"
 )
 # Sentences behind the last one of a solution
 CLOSING = re.compile(
     r"(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please|thank|great|good luck|done"
     r"|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b"
-    r"|check\b|verif|(?:to|let['’]s) (?:check|verify)|note\b"
+    r"|(?:step [0-9]+[:.] )?(?:check\b|verif)|(?:to|let['’]s) (?:check|verify)|note\b"
+    r"|(?:this|that)(?:'s| is) (?:a little|about|roughly|approximately|almost|just)\b"
     r"|(?:this|that|it) (?:checks|matches|agrees|makes sense|is (?:correct|right|consistent))"
     r"|(?:problem )?solved|q\.?e\.?d)",
     re.I,
@@ -94,12 +96,15 @@ CONCLUDES = re.compile(
 # ... and one that begins so, or holds such words, is not the last, though the text ends with it.
 GOES_ON = re.compile(
     r"(?:first|now|so far|since|given|also|similarly|again|here|recall|where|because|for example"
-    r"|step|case|then|next|multiply|divide|add|subtract|plug|substitute|use|using|solve|simplify"
+    r"|step|case|then|next|multiply|divide|add|subtract|plug|substitute|use|solve|simplify"
     r"|find|calculate|compute|expand|set|remember)\b|[-*0-9]+[.)]?\s|[^A-Za-z]*$",
     re.I,
 )
+SINCE = re.compile(
+    r"(?:since|because)\s[^,\n]*,\s+(?:so\s+)?", re.I
+)  # a reason, before what follows
 UNSURE = re.compile(
-    r"\b(?:so far|I|you|we(?! (?:get|find|obtain)\b)|unless|until|maybe|perhaps|seems?)\b", re.I
+    r"\b(?:so far|I|you|we(?! (?:get|find|obtain|see)\b)|unless|until|maybe|perhaps|seems?)\b", re.I
 )
 
 
@@ -146,34 +151,44 @@ def _marked(text):
 
 def _concluded(text):
     """What the last sentence says: "The total is 72 clips, altogether.", "Variance: 6.5"."""
-    sentence = _last_sentence(text)
-    if bold := re.fullmatch(r"\*\*([^*]+)\*\*\.?", sentence):
-        sentence = bold[1]
-        if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):  # **24**
-            return answer
-    if not CONCLUDES.match(sentence) and not SUBJECT.match(sentence):
-        words = without_formulas(sentence)
-        if GOES_ON.match(sentence) or UNDECIDED.search(words) or UNSURE.search(words):
-            return None
-    return said_by(sentence)
+    *before, line = _lines(text)
+    answer = _of_sentence(_last_sentence(line))
+    if not answer and before and LEADS_ON.search(before[-1]):
+        answer = _of_sentence(_last_sentence(f"{before[-1]} {line}"))
+    return answer
 
 
-def _last_sentence(text):
-    """Without what is behind it: a check, a wish, an ornament. A line that is no more than a value
-    belongs to the one before."""
-    lines = [ORNAMENTS.sub("", line).strip() for line in text[-2 * MAX_CHARS :].splitlines()]
-    lines = [line for line in lines if line]
+def _lines(text):
+    """The last lines of a solution, without what is behind it: a check, a wish, an ornament."""
+    lines = []
+    for line in text[-2 * MAX_CHARS :].splitlines():
+        line, ornaments = ORNAMENTS.subn("", line.strip())
+        if line:
+            lines.append(f"{line}." if ornaments and line[-1].isalnum() else line)
     while len(lines) > 1 and CLOSING.match(lines[-1]):
         lines.pop()
-    if not lines:
-        return ""
-    line = lines[-1]
-    if len(lines) > 1 and LEADS_ON.search(lines[-2]):
-        line = f"{lines[-2]} {line}"
+    return lines or [""]
+
+
+def _last_sentence(line):
     sentences = SENTENCES.split(line)
     while len(sentences) > 1 and CLOSING.match(sentences[-1]):
         sentences.pop()
     return sentences[-1]
+
+
+def _of_sentence(sentence):
+    if bold := re.fullmatch(r"\*\*([^*]+)\*\*\.?", sentence):
+        sentence = bold[1]
+        if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):  # **24**
+            return answer
+    if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
+        sentence = sentence[reason.end() :]
+    if not any(begins.match(sentence) for begins in (CONCLUDES, SUBJECT, YES)):
+        words = without_formulas(sentence)
+        if GOES_ON.match(sentence) or UNDECIDED.search(words) or UNSURE.search(words):
+            return None
+    return said_by(sentence)
 
 
 def _alone(text):
