@@ -32,7 +32,9 @@ NUMBER_WORD = re.compile(
     r"|(?:thir|four|fif|six|seven|eigh|nine)teen|twenty)\b(?!-| (?:hundred|thousand|[a-z]*th))",
     re.I,
 )
-SUMS = re.compile(r"[0-9][-0-9.,\s+*/×÷()$!\\]*=\s*(?=\\?\$?[0-9])")  # of 15 + 7 = 22 the left side
+SUMS = re.compile(
+    r"(?<![\w^.])[0-9][-0-9.,\s+*/×÷()$!\\]*=\s*(?=\\?\$?[0-9])"
+)  # of 15 + 7 = 22 the left side
 PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|#\s?(?:[-−–/:]|out of)\s?#")  # #: a quantity in a formula
 BOUND = re.compile(rf"\bthan {NUMBER}\b")  # seven primes less than 18
 # What is counted beside what is asked for: 25 grams remain after 24 days
@@ -45,6 +47,7 @@ BESIDE = re.compile(
 GROUP = re.compile(
     r"[(\[{][^()\[\]{}=]*[0-9][^()\[\]{}=]*[)\]}]|\\\{[^{}=]*\\\}|[0-9]+(?: ?: ?[0-9]+)+"
 )
+GROUPS = re.compile(rf"(?:{GROUP.pattern})(?:(?:,|,? and|,? or) (?:{GROUP.pattern}))+")
 GROUP_END = re.compile(rf"^[^0-9()$]*\s({GROUP.pattern})\.?$")  # They meet at the point (2, -1).
 SIDE = r"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³° ]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+"
 MATHS = re.compile(rf"(?=.*[0-9π]){SIDE}(?<=[A-Za-z0-9)π²³°]){WORDS}")  # 4π - 8; 3.5 × 10^4 meters
@@ -89,10 +92,11 @@ AGAIN = re.compile(  # the same once more
 IS = re.compile(
     r"\s(?:is|are|(?:must|will|would|should) be|must equal|equals?|(?:simplifies|comes) to"
     r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?|(?:i\.e\.|that is|namely),?)(?:\s+|:\s*)"
-    r"(?:(?:equal to|exactly|therefore|thus|always)\s+)?"
+    r"(?:(?:equal to|exactly|therefore|thus|then|always)\s+)?"
 )
 PROPER = re.compile(
     r"(?:on |in )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined"
+    r"|not (?!(?:clear|known|sure|given|possible|easy|obvious)\b)[a-z]+"
     r"|isosceles|equilateral|scalene|acute|obtuse)"
 )
 NAMED = re.compile(r"[A-Za-z][A-Za-z ]{2,40}\s*[:=]\s*(?=\S)")  # Variance: 6.5
@@ -100,12 +104,14 @@ SUBJECT = re.compile(  # Thus, $12$ is the largest; Therefore $x > 5$ is the sol
     r"(?:therefore|thus|so|hence)?[\s,]*(\$[^$]+\$|[-0-9.,/]+)\s+is (?:the|our)\b", re.I
 )
 TALLEST = re.compile(  # So Emily is the tallest; Maria rides faster
-    r"(?:(?:therefore|thus|so|hence)[\s,]+)?(?!(?:It|This|That|She|He|Each|One|The)\b)"
-    r"((?-i:[A-Z][a-z]+)) (?:is the \w+est\b|\w+s \w+er\.?$)",
+    r"(?:(?:therefore|thus|so|hence|th(?:is|at) means)[\s,]+(?:that\s+)?)?"
+    r"(?!(?:It|This|That|She|He|Each|One|The)\b)"
+    r"((?-i:[A-Z][a-z]+)) (?:\w+ the (?:\w+est|most|least)\b|\w+s \w+er\.?$)",
     re.I,
 )
 WAYS = re.compile(rf"\bin ({NUMBER})(?: [a-z]+)? ways\b")
 YES = re.compile(r"(?:.*, |(?:so|therefore|thus|hence),? |)(yes|no), ", re.I)
+HENCE = re.compile(r"(?:so|therefore|thus|hence)\b", re.I)
 NO_SOLUTION = re.compile(
     r"\b(?:has|have|there (?:is|are)) (no (?:[a-z]+ )?solutions?|infinitely many solutions)\b"
 )
@@ -114,7 +120,7 @@ UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
     r"|(?:we|I)\s+(?:\w+\s+)?(?:need|can|could|should|must)|(?-i:may)|might|cannot|not"
     r"|steps?|cases?|then|equation(?! of| in)|formula|but|wrong|given|divisible|choices"
-    r"|(?:question|problem) (?:asks|is)|(?:more|less|fewer|greater) than(?!\s+[0-9]))\b|\?",
+    r"|(?:question|problem) (?:asks|is)|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
     re.I,
 )
 
@@ -173,7 +179,7 @@ def said_by(sentence):
         return answer
 
     # 3. What is behind the last "is", else the one quantity that there is.
-    rest = _after_is(sentence)
+    rest = SUMS.sub("", _after_is(sentence))
     if MONEY.match(rest) or FORMULA.match(rest):
         return statement(rest)
     if answer := value(rest):
@@ -190,6 +196,8 @@ def value(text):
     if proper := PROPER.fullmatch(text.strip(".")):
         return proper[1]
     if LISTED.fullmatch(part):
+        return re.sub(r",?\s+(?:and|or)\s+", ", ", part)
+    if GROUPS.fullmatch(part):
         return re.sub(r",?\s+(?:and|or)\s+", ", ", part)
     mathematics = GROUP.fullmatch(part) or MATHS.fullmatch(part) or LINE.fullmatch(part)
     return part if mathematics else None
@@ -256,8 +264,11 @@ def _last_equation(sentence, formulas):
     if "equation" in words:  # of a line, a circle
         return last if ends and not UNDECIDED.search(words) else None
     first, *others = re.split(EQUALS, last)
-    if not ends or not others or not words.strip(" .") and re.search("[-+0-9]", first):
-        return None  # $2x = 14$, and nothing beside it, is on its way to an answer
+    operator = re.search(r"\\(?:int|sum|prod|lim)", first)
+    bare = re.sub(r"[A-Za-z]'*(?:\^\{-1\})?\([^()]*\)|_\{?\w+\}?|\\[a-z]+", "", first)
+    on_its_way = re.search("[0-9]", bare) and (re.search("[A-Za-z]", bare) or not words.strip(" ."))
+    if not ends or not others or on_its_way and not operator:
+        return None  # $2x = 14$; $3 + 4 = 7$ without a word
     return others[-1].strip() or None
 
 
@@ -269,7 +280,8 @@ def _last_side(equations):
 
 
 def _counted(sentence):
-    """The one number of a sentence, or its one sum of money: So Janet makes $18 every day."""
+    """The one number of a sentence, or its one sum of money: So Janet makes $18 every day. Several
+    only if it is a conclusion: Therefore there are 8 rabbits and 12 chickens."""
     sentence = BOUND.sub("", SUMS.sub("", sentence))
     quantities = QUANTITY.findall(sentence) or NUMBER_WORD.findall(sentence)
     if len(quantities) > 1:
@@ -279,9 +291,11 @@ def _counted(sentence):
     money = [quantity for quantity in quantities if "$" in quantity]
     if len(money) == 1:
         quantities = money
-    if UNDECIDED.search(sentence) or len(quantities) != 1 or sentence[-1] not in ".!。":
+    if UNDECIDED.search(sentence) or sentence[-1] not in ".!。":
         return None
-    return quantities[0].replace("$", "").replace("\\", "").strip()
+    if len(quantities) > 1 and not (HENCE.match(sentence) and re.search(r"\band\b", sentence)):
+        return None  # There are 5 red and 6 blue balls
+    return ", ".join(quantity.strip(" $\\") for quantity in quantities) or None
 
 
 def _after_is(sentence):
@@ -297,7 +311,9 @@ def _after_is(sentence):
 def _first_part(sentence):
     """A sentence up to the comma behind which it goes on in words: 72 clips, altogether."""
     sentence = BECAUSE.split(sentence)[0].strip(" .!*")
-    words = re.search(r"(?<=[0-9A-Za-z%)}])\s*(?:,\s+(?=[a-z]{2,}\s|[a-z]{3,}$)|\s\()", sentence)
+    words = re.search(
+        r"(?<=[0-9A-Za-z%)}])\s*(?:,\s+(?=[a-z]{2,}\s|[a-z]{3,}$)|\s\((?!-?[0-9]+,))", sentence
+    )
     if words and re.search(r"[0-9]", sentence[: words.start()]):
         if not re.match(r",\s+(?:and|or)\b", sentence[words.start() :]):
             return sentence[: words.start()]

@@ -16,6 +16,7 @@ import re
 from common.latex import INSIDE, MAX_CHARS
 from common.phrases import (
     AND,
+    EQUATIONS,
     FORMULA,
     MONEY,
     NO_ANSWER,
@@ -41,6 +42,8 @@ BOX = re.compile(
 NAME = r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*"  # x = \boxed{2} and y = \boxed{3}
 BOX_JOINED = re.compile(AND + f"(?:{NAME})?")
 NAMED = re.compile(rf"(?<![\w\\^+*/)}}-]){NAME}$")
+
+END_OF_TEXT = re.compile(r"(?:\s|<\|\w+\|>|</s>|<end_of_turn>)+$")  # special tokens, left in a text
 
 # ------------------------------------------------------------------------------------------- marks
 
@@ -69,21 +72,23 @@ SUPPOSED = re.compile(
 
 # ------------------------------------------------------------------------------------ last sentence
 
+DISPLAY = re.compile(r"\$\$[^$]+\$\$|\\\[[^]]+\\\]")
 SENTENCES = re.compile(r"(?<=[.!?])(?<![ap]\.m\.)(?<!i\.e\.|e\.g\.)\s+(?=[A-Z*$\\(])|(?<=。)(?=.)")
 # A line that ends so goes on in the next: So the area is \n $$12$$
 LEADS_ON = re.compile(r"(?:\b(?:is|are|be|equals?|get|obtain|have)|[=:])[*_ ]*$")
 ORNAMENTS = re.compile(
-    r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?|<\|\w+\|>|</s>|<end_of_turn>"
+    r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
     "|[\u220e\u25a0-\u27bf\ufe0f\U0001f000-\U0001faff])+$"
 )
 # Sentences behind the last one of a solution
 CLOSING = re.compile(
-    r"(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please|thank|great|good luck|done"
+    r"[*#_ ]*(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please|thank|great|good luck"
     r"|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b"
-    r"|(?:step [0-9]+[:.] )?(?:check\b|verif)|(?:to|let['’]s) (?:check|verify)|note\b"
+    r"|(?:step [0-9]+[:.] )?(?:check\b|verif)|note\b"
+    r"|(?:to|let['’]s|we can) (?:check|verify)|(?:it|this) works"
     r"|(?:this|that)(?:'s| is) (?:a little|about|roughly|approximately|almost|just)\b"
     r"|(?:this|that|it) (?:checks|matches|agrees|makes sense|is (?:correct|right|consistent))"
-    r"|(?:problem )?solved|q\.?e\.?d)",
+    r"|(?:problem )?solved|done|q\.?e\.?d)",
     re.I,
 )
 # One that begins so is a conclusion ...
@@ -103,6 +108,10 @@ GOES_ON = re.compile(
 SINCE = re.compile(
     r"(?:since|because)\s[^,\n]*,\s+(?:so\s+)?", re.I
 )  # a reason, before what follows
+SO = re.compile(  # before what follows in a sentence
+    r",\s+(?:and\s+)?(?:so|hence|thus|therefore|which means|giving)\s+(?:that\s+)?"
+    r"|\s+to (?:get|find|obtain)\s+(?:that\s+)?(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
+)
 UNSURE = re.compile(
     r"\b(?:so far|I|you|we(?! (?:get|find|obtain|see)\b)|unless|until|maybe|perhaps|seems?)\b", re.I
 )
@@ -110,6 +119,7 @@ UNSURE = re.compile(
 
 def stated_answer(completion):
     """The answer as text, or None: of "So the answer is $5$." it is 5."""
+    completion = completion[:-200] + END_OF_TEXT.sub("", completion[-200:])
     thought, ended, said = completion.rpartition("</think>")
     return _stated(said) or (_stated(thought) if ended else None)
 
@@ -160,10 +170,11 @@ def _concluded(text):
 
 def _lines(text):
     """The last lines of a solution, without what is behind it: a check, a wish, an ornament."""
+    text = DISPLAY.sub(lambda m: " ".join(m[0].split()), text[-2 * MAX_CHARS :])
     lines = []
-    for line in text[-2 * MAX_CHARS :].splitlines():
+    for line in text.splitlines():
         line, ornaments = ORNAMENTS.subn("", line.strip())
-        if line:
+        if line.strip("-*_=# "):
             lines.append(f"{line}." if ornaments and line[-1].isalnum() else line)
     while len(lines) > 1 and CLOSING.match(lines[-1]):
         lines.pop()
@@ -184,6 +195,12 @@ def _of_sentence(sentence):
             return answer
     if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
         sentence = sentence[reason.end() :]
+    before, colon, behind = sentence.rpartition(": ")
+    if colon and EQUATIONS.fullmatch(behind):  # Divide by 2: x = 7
+        sentence = behind
+    clause = SO.split(sentence)[-1]
+    if clause != sentence and clause.strip() and not GOES_ON.match(clause):
+        sentence = f"So {clause}"
     if not any(begins.match(sentence) for begins in (CONCLUDES, SUBJECT, YES)):
         words = without_formulas(sentence)
         if GOES_ON.match(sentence) or UNDECIDED.search(words) or UNSURE.search(words):
