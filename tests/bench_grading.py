@@ -148,6 +148,16 @@ def hostile_answers(count: int, seed: int) -> list[str]:
 
 PIECES = [*r"\boxed{@\boxed{}@\boxed{1}@\fbox{@{@}@\@answer is @the answer is:|@Final Answer|@answer|@final @$@$$@#### @|@|#@**@# @".replace("|", "\n").split("@")]  # fmt: skip
 PIECES += [*r"</think>@<answer>@</answer>@ and @, @\text{@ is @The @Therefore @a@5@1,000@. A@$5$@\(@\)@\[@\]@(5)@five (5)@ @1 @= @-".split("@")]  # fmt: skip
+PIECES += [
+    "x = 1, ",
+    "x = 2 or ",
+    "1 < x < ",
+    ", so ",
+    "(1, 2) and ",
+    "**1** ",
+    "Check: 1\n",
+    "$1 ",
+]
 
 
 def hostile_completions(count: int, seed: int, length: int = 200_000) -> list[str]:
