@@ -403,6 +403,12 @@ WORDS = [
         {"No real solutions": "No real solution"},
     ),
     Rule(
+        "infinitely many are solutions",
+        r"\b([Ii]nfinitely many) solutions\b",
+        r"\1",
+        {"infinitely many solutions": "infinitely many"},
+    ),
+    Rule(
         "a choice and what it says",
         r'^"?\s*(?:\(([A-E])\)|([A-E])[.)])\s*[" ]\s*"?(?=[0-9A-Za-z\\"-]).*$',
         r"\1\2",

@@ -68,6 +68,8 @@ RELATED = re.compile(  # x = 5, x < 5
     rf"\s*[A-Za-z](?:_\{{?\w+\}}?)?\s*(?:{EQUALS}|[<>]=?|!=|\\(?:leq?|geq?|neq?|lt|gt)(?![a-z]))"
     r"(?!.*=)[^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*"
 )
+LESS = r"\s*(?:<|\\leq?(?![a-z])|\\lt(?![a-z]))\s*"
+CHAIN = re.compile(rf"[^A-Za-z=<]*{LESS}[a-z]{LESS}[^A-Za-z=<]*")  # -2 < x < 3
 GIVES = re.compile(r"[\s,]*(?:gives|implies|yields|means|so|hence|then|thus)[\s,]*(?:that\s+)?")
 
 # -------------------------------------------------------------------------------------------- words
@@ -85,14 +87,16 @@ NO_ANSWER = re.compile(
 BOLD = re.compile(r"\*\*([^*\n]*[0-9][^*\n]*)\*\*")
 BOLD_END = re.compile(r"\*\*([^*\n]+)\*\*[.!]?$")
 WHERE = re.compile(r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|or equivalently)\b")
+ASIDE = re.compile(r"\s\((?=[a-z]{2,}\s)[^()]*\)")
 BECAUSE = re.compile(r",?\s+(?:because|since)\s")
 AGAIN = re.compile(  # the same once more
     r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*"
+    r"|(?:(?<=/[0-9])|(?<=/[0-9][0-9])),?\s+or\s+0?\.[0-9].*"
 )
 IS = re.compile(
     r"\s(?:is|are|(?:must|will|would|should) be|must equal|equals?|(?:simplifies|comes) to"
     r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?|(?:i\.e\.|that is|namely),?)(?:\s+|:\s*)"
-    r"(?:(?:equal to|exactly|therefore|thus|then|always)\s+)?"
+    r"(?:(?:equal to|exactly|therefore|thus|then|always|at)\s+)?"
 )
 PROPER = re.compile(
     r"(?:on |in )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined"
@@ -106,9 +110,12 @@ SUBJECT = re.compile(  # Thus, $12$ is the largest; Therefore $x > 5$ is the sol
 TALLEST = re.compile(  # So Emily is the tallest; Maria rides faster
     r"(?:(?:therefore|thus|so|hence|th(?:is|at) means)[\s,]+(?:that\s+)?)?"
     r"(?!(?:It|This|That|She|He|Each|One|The)\b)"
-    r"((?-i:[A-Z][a-z]+)) (?:\w+ the (?:\w+est|most|least)\b|\w+s \w+er\.?$)",
+    r"((?-i:[A-Z][a-z]+)) "
+    r"(?:\w+ the (?:\w+est|most|least)\b|\w+s \w+er\.?$"
+    r"|\w+ (?:more|fewer|less)\b.* than (?-i:[A-Z]))",
     re.I,
 )
+DAY = re.compile(r".*\b(?:is|be|on) (?:an? )?((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day)\b")
 WAYS = re.compile(rf"\bin ({NUMBER})(?: [a-z]+)? ways\b")
 YES = re.compile(r"(?:.*, |(?:so|therefore|thus|hence),? |)(yes|no), ", re.I)
 HENCE = re.compile(r"(?:so|therefore|thus|hence)\b", re.I)
@@ -150,7 +157,7 @@ def statement(text):
 
 def said_by(sentence):
     """The one thing that a sentence says there is: 72 of "So there are 72 clips altogether."."""
-    sentence = BECAUSE.split(sentence)[0]
+    sentence = ASIDE.sub("", BECAUSE.split(sentence)[0])
     if len(MONEY.findall(sentence)) == sentence.count("$"):  # none of them is a formula's
         sentence = sentence.replace("\\$", "$").replace("$", "\\$")
     undecided = UNDECIDED.search(without_formulas(sentence))
@@ -158,7 +165,7 @@ def said_by(sentence):
     # 1. What stands out: $12$ is the largest; No, 91 is none; no solution; It is on **Thursday**.
     if subject := SUBJECT.match(sentence):
         return subject[1].strip("$ ,")
-    for known in (YES.match, TALLEST.match, NO_SOLUTION.search, WAYS.search):
+    for known in (YES.match, DAY.match, TALLEST.match, NO_SOLUTION.search, WAYS.search):
         if found := known(sentence):
             return found[1]
     bold = BOLD.findall(sentence) or BOLD_END.findall(sentence)
@@ -258,16 +265,17 @@ def _last_equation(sentence, formulas):
             return None
         between = sentence[formulas[-2].end() : formulas[-1].start()]
         return last if GIVES.fullmatch(between) else _of_formulas(sentence, formulas)
-    if RELATED.fullmatch(last):
+    if RELATED.fullmatch(last) or CHAIN.fullmatch(last):
         decided = not UNDECIDED.search(words) and (ends or not re.search("[0-9]", words))
         return last if decided and sentence[-1] in ".!$)]*。" else None
     if "equation" in words:  # of a line, a circle
         return last if ends and not UNDECIDED.search(words) else None
     first, *others = re.split(EQUALS, last)
-    operator = re.search(r"\\(?:int|sum|prod|lim)", first)
+    operator = re.search(r"\\(?:int|sum|prod|lim|binom)", first)
     bare = re.sub(r"[A-Za-z]'*(?:\^\{-1\})?\([^()]*\)|_\{?\w+\}?|\\[a-z]+", "", first)
     on_its_way = re.search("[0-9]", bare) and (re.search("[A-Za-z]", bare) or not words.strip(" ."))
-    if not ends or not others or on_its_way and not operator:
+    factors = others and re.fullmatch(r"\s*\S*\([^()]+\)\s*\([^()]+\)", others[-1])
+    if not ends or not others or on_its_way and not operator and not factors:
         return None  # $2x = 14$; $3 + 4 = 7$ without a word
     return others[-1].strip() or None
 

@@ -43,6 +43,7 @@ NAME = r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*"  # x = \boxed{2} and y = \boxed{3}
 BOX_JOINED = re.compile(AND + f"(?:{NAME})?")
 NAMED = re.compile(rf"(?<![\w\\^+*/)}}-]){NAME}$")
 
+OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{?\s*$")  # a text that was cut in it
 END_OF_TEXT = re.compile(r"(?:\s|<\|\w+\|>|</s>|<end_of_turn>)+$")  # special tokens, left in a text
 
 # ------------------------------------------------------------------------------------------- marks
@@ -65,7 +66,7 @@ HEADING = re.compile(
 )
 # What makes "the answer is 5" no statement, if it stands right before
 SUPPOSED = re.compile(
-    r"\b(?:if|suppose|assume|whether|what|say|guess|unless|until)\s+(?:that\s+)?"
+    r"\b(?:if|suppose|assume|whether|what|say|guess|unless|until|maybe|perhaps)\s+(?:that\s+)?"
     r"(?:the\s+|our\s+)?(?:final\s+|correct\s+)?$",
     re.I,
 )
@@ -75,7 +76,9 @@ SUPPOSED = re.compile(
 DISPLAY = re.compile(r"\$\$[^$]+\$\$|\\\[[^]]+\\\]")
 SENTENCES = re.compile(r"(?<=[.!?])(?<![ap]\.m\.)(?<!i\.e\.|e\.g\.)\s+(?=[A-Z*$\\(])|(?<=。)(?=.)")
 # A line that ends so goes on in the next: So the area is \n $$12$$
-LEADS_ON = re.compile(r"(?:\b(?:is|are|be|equals?|get|obtain|have)|[=:])[*_ ]*$")
+LEADS_ON = re.compile(
+    r"(?:\b(?:is|are|be|equals?|get|obtain|have|[Ss]o|[Tt]hus|that),?|[=:])[*_ ]*$"
+)
 ORNAMENTS = re.compile(
     r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
     "|[\u220e\u25a0-\u27bf\ufe0f\U0001f000-\U0001faff])+$"
@@ -83,7 +86,7 @@ ORNAMENTS = re.compile(
 # Sentences behind the last one of a solution
 CLOSING = re.compile(
     r"[*#_ ]*(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please|thank|great|good luck"
-    r"|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b"
+    r"|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b|does th(?:at|is)\b"
     r"|(?:step [0-9]+[:.] )?(?:check\b|verif)|note\b"
     r"|(?:to|let['’]s|we can) (?:check|verify)|(?:it|this) works"
     r"|(?:this|that)(?:'s| is) (?:a little|about|roughly|approximately|almost|just)\b"
@@ -110,7 +113,7 @@ SINCE = re.compile(
 )  # a reason, before what follows
 SO = re.compile(  # before what follows in a sentence
     r",\s+(?:and\s+)?(?:so|hence|thus|therefore|which means|giving)\s+(?:that\s+)?"
-    r"|\s+to (?:get|find|obtain)\s+(?:that\s+)?(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
+    r"|\s+(?:to get|to find|to obtain|gives|yields)\s+(?:that\s+)?(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
 )
 UNSURE = re.compile(
     r"\b(?:so far|I|you|we(?! (?:get|find|obtain|see)\b)|unless|until|maybe|perhaps|seems?)\b", re.I
@@ -154,7 +157,7 @@ def _marked(text):
             marks.append(mark.end())
     for start in sorted(marks)[-50:][::-1]:  # a text of nothing but marks says nothing
         answer = statement(text[start : start + 2 * MAX_CHARS])
-        if answer:
+        if answer and not OPEN_BOX.search(answer):
             return answer
     return None
 
@@ -195,9 +198,10 @@ def _of_sentence(sentence):
             return answer
     if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
         sentence = sentence[reason.end() :]
-    before, colon, behind = sentence.rpartition(": ")
-    if colon and EQUATIONS.fullmatch(behind):  # Divide by 2: x = 7
-        sentence = behind
+    behind = sentence.rpartition(": ")[2]
+    formula = FORMULA.fullmatch(behind.rstrip("."))
+    if EQUATIONS.fullmatch(behind) or formula and RELATED.fullmatch(inside(formula)):
+        sentence = behind  # Divide by 2: x = 7
     clause = SO.split(sentence)[-1]
     if clause != sentence and clause.strip() and not GOES_ON.match(clause):
         sentence = f"So {clause}"

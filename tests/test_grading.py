@@ -574,6 +574,7 @@ KNOWN_UNREAD = [
     "the width by the length.",
     r"so $\boxed{a^2 + b^2 = 29}$.",
     "All faces have the same area.",
+    "Hence she bought 6 apples and 4 oranges.",
 ]
 
 
