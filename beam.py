@@ -329,12 +329,14 @@ def sample_steps(
 
     uniforms: [R, tokens], from random_numbers(). to_the_end: go on to the end of text. watch: if
     given, watch(children, logits) sees of each token the distribution that it is drawn from. Raises
-    ValueError if a parent is at its end, or the temperature below 0.
+    ValueError if a parent is at its end, the temperature below 0, or top_p not in (0, 1].
     """
     if any(parent.ended for parent in parents):
         raise ValueError("a parent is at the end of its text, and has no next step")
     if temperature < 0:
         raise ValueError(f"a temperature of {temperature}: it must be 0, which is greedy, or more")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"a top_p of {top_p}: it must be above 0, and at most 1")
     is_whole_step = step_end(tokenizer, None if to_the_end else separator)
 
     def write(rows):  # where memory runs out, in_batches() calls it again for fewer rows

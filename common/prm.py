@@ -230,7 +230,8 @@ class Scorer:
     """Any function in a PRM's place.
 
     function([(problem, solution so far), ...]) -> how good the last step of each is, in [0, 1].
-    Texts come as the policy wrote them, with indentation and separators. NaN means no score.
+    Texts come as the policy wrote them, with indentation and separators. NaN gives a solution up,
+    and all that go on from it; where there is no telling yet, 0.5 does not.
     score() raises ValueError if they are not numbers in [0, 1], one for each.
     """
 

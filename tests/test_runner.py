@@ -420,7 +420,7 @@ def test_human_evals_lines_are_read_as_they_are(folder):
         ("tests", "", ["field tests", "empty"]),
         ("tests", ["assert True"], ["field tests", "a list"]),
         ("tests", 1, ["field tests", "no text"]),
-        ("tests", "def check(f):\n    assert f\n", ["call nothing", "add a line"]),
+        ("tests", "def check(f):\n    assert f\n", ["assert nothing", "add a line"]),
         ("entry_point", "rm -rf", ["entry_point", "rm -rf"]),
         ("prompt", "def f(", ["field prompt"]),
     ],

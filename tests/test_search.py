@@ -704,6 +704,8 @@ def test_what_is_no_list_of_problems_is_refused(pair):
             search(*models, [QUESTION], [torch.Generator()] * 2, n=4)
         with pytest.raises(ValueError, match="a temperature of -0.5"):
             search(*models, [QUESTION], n=4, temperature=-0.5)
+        with pytest.raises(ValueError, match="a top_p of 2"):
+            search(*models, [QUESTION], n=4, top_p=2)
 
 
 def test_without_generators_problems_are_seeded_by_their_place(pair):
