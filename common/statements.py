@@ -192,19 +192,24 @@ def _last_sentence(line):
 
 
 def _of_sentence(sentence):
+    # 1. A line in bold may be the answer: **24**
     if bold := re.fullmatch(r"\*\*([^*]+)\*\*\.?", sentence):
         sentence = bold[1]
-        if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):  # **24**
+        if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):
             return answer
+
+    # 2. Of a chain of reasons only what follows: Since 4 < 5, .., so x = 7; Divide by 2: x = 7
     if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
         sentence = sentence[reason.end() :]
     behind = sentence.rpartition(": ")[2]
     formula = FORMULA.fullmatch(behind.rstrip("."))
     if EQUATIONS.fullmatch(behind) or formula and RELATED.fullmatch(inside(formula)):
-        sentence = behind  # Divide by 2: x = 7
+        sentence = behind
     clause = SO.split(sentence)[-1]
     if clause != sentence and clause.strip() and not GOES_ON.match(clause):
         sentence = f"So {clause}"
+
+    # 3. Is it a conclusion, or at least no step on the way?
     if not any(begins.match(sentence) for begins in (CONCLUDES, SUBJECT, YES)):
         words = without_formulas(sentence)
         if GOES_ON.match(sentence) or UNDECIDED.search(words) or UNSURE.search(words):

@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 from common import programs
@@ -153,7 +154,17 @@ def read_object(line, where):
         json.dumps(record, ensure_ascii=False).encode()  # "\ud800" is JSON, but half a character
         return record
     except (ValueError, TypeError, RecursionError) as error:
-        fail(f"{where} is no JSON object ({error}): mend or delete it")
+        remedy = "mend or delete it"
+        if "escape" in str(error):
+            remedy = "JSON wants a backslash twice, \\\\div for \\div"
+        fail(f"{where} is no JSON object ({error}): {remedy}")
+
+
+# What JSON makes of \frac, \times, \right or \neq with one backslash
+LOST = re.compile(
+    r"(?:[\b\f]|\t(?=(?:imes|ext|heta|frac|riangle|an|au)(?![a-z]))"
+    r"|\r(?=(?:ho|ight|angle|floor|ceil)(?![a-z]))|\n(?=(?:eq|eg|abla|otin)(?![a-z])))([a-z]*)"
+)
 
 
 def parse(record, number, where):
@@ -172,6 +183,11 @@ def parse(record, number, where):
     else:
         answer = as_text(record.get("answer")).split("####")[-1].strip()
         found["answer"] = answer or None
+    for text in (record.get("problem"), record.get("question"), record.get("answer")):
+        if lost := isinstance(text, str) and LOST.search(text):
+            name = "\\" + "bftrn"["\b\f\t\r\n".index(lost[0][0])] + lost[1]
+            once = f"{name} with one backslash, of which JSON makes another sign"
+            fail(f"{where} has {once}: write \\{name}")
     if not problem or not (found["answer"] or found.get("tests")):
         lacking = "answer (or tests, for a program)" if problem else "problem"
         has = ", ".join(map(repr, record)) or "none"

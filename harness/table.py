@@ -125,7 +125,18 @@ def cost_lines(args, solved):
     bad = sum(None in one["scores"] for one in completions)
     if bad:
         lines.append(f"{bad} solutions had NaN or infinite scores, and no say in best and weighted")
+    silent = sum(not states_one(row) for row in solved)
+    if silent:
+        which = f"{silent} of {len(solved)} problems"
+        lines.append(f"{which}: no finished solution states an answer (docs/grading.md)")
     return lines
+
+
+def states_one(row):
+    """Does a finished solution state an answer? Or is it a problem of code, or none finished?"""
+    finished = [one for one in row["completions"] if one["finished"]]
+    answers = [one["answer"] for one in finished if "passed" not in one]
+    return not answers or any(answer is not None for answer in answers)
 
 
 def example_lines(solved, reduction):

@@ -437,6 +437,18 @@ def test_tests_that_are_no_python_are_refused_by_line(folder, field, value, word
     assert all(word in err for word in words), err
 
 
+def test_a_problem_is_counted_in_which_nothing_is_stated():
+    says, silent, cut = [
+        {"finished": True, "answer": "5"},
+        {"finished": True, "answer": None},
+        {"finished": False, "answer": "5, and"},
+    ]
+    code = {"finished": True, "answer": None, "passed": False}
+    for completions, states in [([says, silent], True), ([silent, cut], False), ([cut], True)]:
+        assert table.states_one({"completions": completions}) is states
+    assert table.states_one({"completions": [code]})
+
+
 def test_levels_of_few_problems_are_left_out(folder):
     write_problems(folder, 14)  # 5, 5 and 4
     out, _ = stub(folder, "--output", "o.jsonl")
@@ -892,6 +904,12 @@ PROBLEMS = {
         lines_with(_37='{"problem": "a", "answer": " "}'),
         "line 37 has no text in its field answer",
     ),
+    "tab.jsonl": (
+        lines_with(_5=r'{"problem": "$2\times3$", "answer": "6"}'),
+        r"line 5 has \times with one backslash, of which JSON makes another sign: write \\times",
+    ),
+    "feed.jsonl": (lines_with(_5=r'{"problem": "a", "answer": "\frac12"}'), r"write \\frac"),
+    "escape.jsonl": (lines_with(_5=r'{"problem": "$6\div3$", "answer": "2"}'), r"\\div for \div"),
     "noproblem.jsonl": (
         lines_with(_5='{"answer": "a"}'),
         "line 5 has no text in its field problem:",
