@@ -576,6 +576,19 @@ KNOWN_UNREAD = [
     r"so $\boxed{a^2 + b^2 = 29}$.",
     "All faces have the same area.",
     "Hence she bought 6 apples and 4 oranges.",
+    # Of the last batch, after which nothing was repaired:
+    " so 4p = 10, so p = 2.5.\n\nA: $2.50",
+    ' chess. 27 / 3 = 9.", "answer": 9}',
+    r"+\frac13=\frac36+\frac26=\frac56$$",
+    " intersect at the point $(1, -2)$.",
+    "tal of 8.\n\nP(7 or 11) = 8/36 = 2/9",
+    "n or equal to -2, that is, x ≥ -2.",
+    "s negative. \n\n0.0005 = 5 × 10^{-4}",
+    "xpression factors as $(x-4)(x+4)$.",
+    "There are 13 chickens on the farm.",
+    "ion is $3$, attained when $x = 1$.",
+    "etween the hands is 3 × 30° = 90°.",
+    " to 0. The entire sum equals zero.",
 ]
 
 
