@@ -51,7 +51,9 @@ def _tidy(text: str) -> str:
 END = r"(?![A-Za-z])"  # of a command's name
 TEXT = r"\\(?:text[a-z]*|mbox|hbox|mathrm|operatorname)\s*"
 BRACED = rf"\{{{INSIDE}\}}"
-BASES = "two three four five six seven eight nine ten".split()
+COUNTS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+COUNTS = f"{COUNTS} fifteen sixteen seventeen eighteen nineteen twenty".split()
+BASES = COUNTS[2:11]
 TRIG = "(?:sin|cos|tan|cot|sec|csc)"
 DEGREE = r"(?:\^\s*\{?\s*\\circ\s*\}?|°)"
 POWER = r"(?:\s*\^\s*(?:\{-?[0-9]\}|[0-9]))?"
@@ -89,7 +91,7 @@ CONTEXT = [
     Rule(
         "a base in words",
         r"_\s*\{?\s*(?:\\text\s*\{)?\s*(%s)\s*\}?\s*\}?$" % "|".join(BASES),
-        lambda m: "_{%d}" % (2 + BASES.index(m[1])),
+        lambda m: "_{%d}" % COUNTS.index(m[1]),
         {r"110_{\text{two}}": "110_{2}"},
     ),
     Rule(
@@ -137,7 +139,8 @@ SAME = {
     " ": r"\left. \right. \left \right \middle \mathbf \mathit \mathsf \mathop \boldsymbol \pmb "
     r"\bm \bf \rm \it \displaystyle \textstyle \limits \vec \hat \widehat \overrightarrow \angle "
     r"∠ \triangle △ \underline \boxed \fbox \ensuremath \therefore \quad \qquad \enspace "
-    r"\thinspace \newline \hfill \, \; \: \! \( \) \[ \] ~ $ \$ % \% € £ ¥ ₹ ¢ \pounds \euro "
+    r"\thinspace \newline \hfill \, \; \: \! \( \) \[ \] ~ $ \$ % \% "
+    r"€ £ ¥ ₹ ¢ \pounds \euro "
     '\\textcent " \0',
     r"\frac": r"\dfrac \tfrac \cfrac \nicefrac \sfrac",
     r"\binom": r"\dbinom \tbinom",
@@ -189,7 +192,8 @@ SAME = {
 }
 SPELLINGS = {other: kept for kept, others in SAME.items() for other in others.split(" ") if other}
 SPELLINGS["\\ "] = " "
-SPELLINGS |= dict(zip("αβγδεζηθικλμνξρστφχψωπΓΔΘΛΞΠΣΦΨΩ", ("\\" + name for name in GREEK)))
+LETTERS = "αβγδεζηθικλμνξρστφχψωπ" + "ΓΔΘΛΞΠΣΦΨΩ"
+SPELLINGS |= dict(zip(LETTERS, ("\\" + name for name in GREEK)))
 
 
 def _spelled() -> str:
@@ -327,8 +331,6 @@ NUMBER_WORDS = {
     "and": " , ",
     "or": r"\cup ",
 }
-COUNTS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
-COUNTS = f"{COUNTS} fifteen sixteen seventeen eighteen nineteen twenty".split()
 NO_COUNT = (
     r"half|halves|thirds?|quarters?|[a-z]+ths?\b|hundred|thousand|million|billion|dozen|solution"
 )

@@ -9,6 +9,8 @@ Each gives None where there is no telling: of two numbers none is taken.
 
 import re
 
+from common.normalise import COUNTS
+
 # -------------------------------------------------------------------------- formulas and quantities
 
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
@@ -28,14 +30,13 @@ QUANTITY = re.compile(
 NUMBER_WORD = re.compile(
     r"\b(?:one|two|three|four|five)[- ]"
     r"(?:half|halves|thirds?|quarters?|(?:four|fif|six|eigh|ten)ths?)"
-    r"|(?<!of )\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
-    r"|(?:thir|four|fif|six|seven|eigh|nine)teen|twenty)\b(?!-| (?:hundred|thousand|[a-z]*th))",
+    rf"|(?<!of )\b(?:{'|'.join(COUNTS[2:])})\b(?!-| (?:hundred|thousand|[a-z]*th))",
     re.I,
 )
-SUMS = re.compile(
-    r"(?<![\w^.])[0-9][-0-9.,\s+*/×÷()$!\\]*=\s*(?=\\?\$?[0-9])"
-)  # of 15 + 7 = 22 the left side
-PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|#\s?(?:[-−–/:]|out of)\s?#")  # #: a quantity in a formula
+# Of 15 + 7 = 22 the left side
+SUMS = re.compile(r"(?<![\w^.])[0-9][-0-9.,\s+*/×÷()$!\\]*=\s*(?=\\?\$?[0-9])")
+# What makes quantities, here #, part of a formula
+PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|#\s?(?:[-−–/:]|out of)\s?#")
 BOUND = re.compile(rf"\bthan {NUMBER}\b")  # seven primes less than 18
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
@@ -50,7 +51,8 @@ GROUP = re.compile(
 GROUPS = re.compile(rf"(?:{GROUP.pattern})(?:(?:,|,? and|,? or) (?:{GROUP.pattern}))+")
 GROUP_END = re.compile(rf"^[^0-9()$]*\s({GROUP.pattern})\.?$")  # They meet at the point (2, -1).
 SIDE = r"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³° ]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+"
-MATHS = re.compile(rf"(?=.*[0-9π]){SIDE}(?<=[A-Za-z0-9)π²³°]){WORDS}")  # 4π - 8; 3.5 × 10^4 meters
+# 4π - 8; 3.5 × 10^4 meters
+MATHS = re.compile(rf"(?=.*[0-9π]){SIDE}(?<=[A-Za-z0-9)π²³°]){WORDS}")
 LINE = re.compile(rf"(?=.*x)(?=.*y){SIDE}={SIDE}(?<=[A-Za-z0-9)])")  # 2x + 3y = 12
 LISTED = re.compile(r"{0}(?:, {0})*,? (?:and|or) {0}".format(rf"-?{NUMBER}(?:/[0-9]+)?"))  # 2 and 3
 # x, angle C, f'(x), (x, y)
@@ -202,9 +204,7 @@ def value(text):
         return statement(text)
     if proper := PROPER.fullmatch(text.strip(".")):
         return proper[1]
-    if LISTED.fullmatch(part):
-        return re.sub(r",?\s+(?:and|or)\s+", ", ", part)
-    if GROUPS.fullmatch(part):
+    if LISTED.fullmatch(part) or GROUPS.fullmatch(part):
         return re.sub(r",?\s+(?:and|or)\s+", ", ", part)
     mathematics = GROUP.fullmatch(part) or MATHS.fullmatch(part) or LINE.fullmatch(part)
     return part if mathematics else None
@@ -299,7 +299,7 @@ def _counted(sentence):
     money = [quantity for quantity in quantities if "$" in quantity]
     if len(money) == 1:
         quantities = money
-    if UNDECIDED.search(sentence) or sentence[-1] not in ".!。":
+    if UNDECIDED.search(sentence) or not sentence.endswith((".", "!", "。")):
         return None
     if len(quantities) > 1 and not (HENCE.match(sentence) and re.search(r"\band\b", sentence)):
         return None  # There are 5 red and 6 blue balls

@@ -80,7 +80,7 @@ def extract_program(text):
     return None if blocks or not text.strip() else text
 
 
-def only_define(tests):
+def assert_nothing(tests):
     """Do they test nothing? HumanEval's `test` is of this kind, without a line `check(name)` behind
     it, and so is what only compares, or what only a main module runs. Raises SyntaxError if they
     are no Python."""
@@ -110,9 +110,9 @@ def passes(
     setup: Python that both need, such as imports and helpers. Each gets its own copy.
     entry_point: the one name that the tests take from the program. None: all that it defines, but
     for names of builtins and of setup. Raises SyntaxError if the tests are no Python, ValueError
-    if they are empty or only define: any program would pass.
+    if they assert nothing: any program would pass.
     """
-    if only_define(tests):
+    if assert_nothing(tests):
         raise ValueError("the tests assert nothing: they must call what the program defines")
     word = secrets.token_hex(16)
     job = {

@@ -53,7 +53,8 @@ MARKS = [
     r"\b(?:answers?|ans)(?:\s+to\s[^.\n]{0,60}?)?"  # the answer (to the question) (in cm) is
     r"(?:[*_\s]*\([^()\n]{0,40}\))?"
     rf"[*_\s]*(?:=>?|:|\b(?:is|are|(?:must|would|should|will)\s+be)){SAYS}",
-    r"^[#* \t]*+(?:final[ \t]+)?answer[* \t]*(?:-|–|→|=>|(?=\$|\\[(\[]))(?=[ \t$\\])",  # Answer - 5
+    # Answer - 5
+    r"^[#* \t]*+(?:final[ \t]+)?answer[* \t]*(?:-|–|→|=>|(?=\$|\\[(\[]))(?=[ \t$\\])",
     rf"correct\s+(?:option|choice)[*_\s]*(?:is|:){SAYS}",
     r"\bI\s+(?:choose|select|pick)\s+(?=(?:option\s+)?\(?[A-E]\b)",
     r"^[#* \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
@@ -62,7 +63,8 @@ MARKS = [
 ]
 MARK = re.compile("|".join(MARKS), re.I | re.M)
 HEADING = re.compile(
-    r"^[#* \t]*+(?:final[ \t]+answer|answer|最终答案|答案)[* \t]*+\n(?:[-=_]+\n)?", re.I | re.M
+    r"^[#* \t]*+(?:final[ \t]+answer|answer|最终答案|答案)[* \t]*+\n(?:[-=_]+\n)?",
+    re.I | re.M,
 )
 # What makes "the answer is 5" no statement, if it stands right before
 SUPPOSED = re.compile(
@@ -108,9 +110,8 @@ GOES_ON = re.compile(
     r"|find|calculate|compute|expand|set|remember)\b|[-*0-9]+[.)]?\s|[^A-Za-z]*$",
     re.I,
 )
-SINCE = re.compile(
-    r"(?:since|because)\s[^,\n]*,\s+(?:so\s+)?", re.I
-)  # a reason, before what follows
+# A reason, before what follows
+SINCE = re.compile(r"(?:since|because)\s[^,\n]*,\s+(?:so\s+)?", re.I)
 SO = re.compile(  # before what follows in a sentence
     r",\s+(?:and\s+)?(?:so|hence|thus|therefore|which means|giving)\s+(?:that\s+)?"
     r"|\s+(?:to get|to find|to obtain|gives|yields)\s+(?:that\s+)?(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
@@ -179,16 +180,18 @@ def _lines(text):
         line, ornaments = ORNAMENTS.subn("", line.strip())
         if line.strip("-*_=# "):
             lines.append(f"{line}." if ornaments and line[-1].isalnum() else line)
-    while len(lines) > 1 and CLOSING.match(lines[-1]):
-        lines.pop()
-    return lines or [""]
+    return _without_closing(lines or [""])
 
 
 def _last_sentence(line):
-    sentences = SENTENCES.split(line)
-    while len(sentences) > 1 and CLOSING.match(sentences[-1]):
-        sentences.pop()
-    return sentences[-1]
+    return _without_closing(SENTENCES.split(line))[-1]
+
+
+def _without_closing(parts):
+    """Lines or sentences up to the last that is no check or wish; the first, if all are."""
+    while len(parts) > 1 and CLOSING.match(parts[-1]):
+        parts.pop()
+    return parts
 
 
 def _of_sentence(sentence):

@@ -175,7 +175,7 @@ def parse(record, number, where):
     found = {"id": record.get("id", record.get("unique_id", number)), "problem": problem}
     if "tests" in record:
         tests = check_python(record["tests"], "tests", where)
-        if programs.only_define(tests):
+        if programs.assert_nothing(tests):
             fail(f"{where} has tests that assert nothing: add a line that calls what they define")
         found |= {"answer": None, "tests": tests}
         if record.get("entry_point") is not None:

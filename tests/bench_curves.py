@@ -101,14 +101,8 @@ def kept(name, n, seed):
     return KEPT / f"{name}-n{n}-seed{seed}.jsonl.gz"
 
 
-def is_kept(name, n, seed, limit):
-    """Are there that many problems of it?"""
-    path = kept(name, n, seed)
-    return path.exists() and gzip.decompress(path.read_bytes()).count(b"\n") > limit
-
-
 def run(name, n, seed, limit, again):
-    if not again and is_kept(name, n, seed, limit):
+    if not again and whole(name, n, seed, limit):
         return
     file = file_of(name, n, seed, again)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -154,9 +148,10 @@ def keep(name, n, seed):
 
 def whole(name, n, seed, limit):
     """A run's File with its first problems; None if it has fewer."""
-    if not is_kept(name, n, seed, limit):
+    path = kept(name, n, seed)
+    file = coverage.File(path) if path.exists() else None
+    if file is None or len(file.rows) < limit:
         return None
-    file = coverage.File(kept(name, n, seed))
     file.rows = file.rows[:limit]
     return file
 

@@ -560,6 +560,13 @@ def test_a_last_sentence_that_says_nothing(sentence):
 
 
 @pytest.mark.parametrize(
+    "text", ["", ".", "than 18", ", because 5.", "So\n, since it is 5.", "** **", ": "]
+)
+def test_a_sentence_without_words_says_nothing(text):
+    assert extract_answer(text) is None
+
+
+@pytest.mark.parametrize(
     "piece", ["x = 1, ", "x = 2 or ", "1 < x < ", "$1 ", "a=", "(x, y) = ", "1 and "]
 )
 def test_no_text_takes_forever(piece):
