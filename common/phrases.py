@@ -15,7 +15,9 @@ from common.normalise import COUNTS
 
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
 NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?"
-MONEY = re.compile(rf"\\?\$\s?(-?{NUMBER})(?![0-9A-Za-z$}}^_=+*/\\]|[.,][0-9]|\s*\\[a-z])")
+MONEY = re.compile(
+    rf"\\?\$\s?(-?{NUMBER})(?![0-9A-Za-z$}}^_=+*/\\]|[.,][0-9]|\s*(?:\\[a-z]|[<>≤≥]))"
+)
 # What is counted: 72 clips, 20 cups of feed; but not 12 more than this
 WORDS = r"(?:\s+(?!times\b|[^.]*\bthan\b)[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})?"
 VALUE = re.compile(rf"[-+]?(?:[0-9][0-9.,/:]*(?:√[0-9]+|π)?|√[0-9]+|π)(?:%|°)?{WORDS}")
@@ -27,20 +29,25 @@ QUANTITY = re.compile(
     r"(?:\s+(?:dozen|hundred|thousand|million|billion))?",
     re.A | re.I,
 )
+MERE = re.compile(rf"\$((?:\\\$)?-?{NUMBER})\$")  # $12$ and $\$12$ are no formulas
 NUMBER_WORD = re.compile(
     r"\b(?:one|two|three|four|five)[- ]"
     r"(?:half|halves|thirds?|quarters?|(?:four|fif|six|eigh|ten)ths?)"
     rf"|(?<!of )\b(?:{'|'.join(COUNTS[2:])})\b(?!-| (?:hundred|thousand|[a-z]*th))",
     re.I,
 )
+COUNT = re.compile(rf"({'|'.join(COUNTS)})")
 # Of 15 + 7 = 22 the left side
-SUMS = re.compile(r"(?<![\w^.])[0-9][-0-9.,\s+*/×÷()$!\\]*=\s*(?=\\?\$?[0-9])")
+SUMS = re.compile(r"(?<![\w^.])[0-9][-0-9.,\s+*/×÷()$!%°\\]*=\s*(?=\\?\$?[0-9])")
+SUM = re.compile(r"[-+*/×÷^(). 0-9{}%√π]+(?:=[-+*/×÷^(). 0-9{}%√π]+)+")  # 3/6 + 2/6 = 5/6
 # What makes quantities, here #, part of a formula
 PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|#\s?(?:[-−–/:]|out of)\s?#")
 BOUND = re.compile(rf"\bthan {NUMBER}\b")  # seven primes less than 18
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
-    rf"\b(?:after|for|per|every|each|at|of|between|with|from|^in)\s+(?:the\s+)?\$?{NUMBER}", re.I
+    rf"\b(?:after|for|per|every|each|at|of|between|with|from|^in)\s+(?:the\s+)?\$?{NUMBER}"
+    rf"|\bin {NUMBER} (?:years?|months?|weeks?|days?|hours?|minutes?|seconds?)\b",
+    re.I,
 )
 
 # --------------------------------------------------------------------------------- plain text maths
@@ -55,8 +62,11 @@ SIDE = r"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³° ]|(?<![A-Za-z])[A-Za-z](?![A-
 MATHS = re.compile(rf"(?=.*[0-9π]){SIDE}(?<=[A-Za-z0-9)π²³°]){WORDS}")
 LINE = re.compile(rf"(?=.*x)(?=.*y){SIDE}={SIDE}(?<=[A-Za-z0-9)])")  # 2x + 3y = 12
 LISTED = re.compile(r"{0}(?:, {0})*,? (?:and|or) {0}".format(rf"-?{NUMBER}(?:/[0-9]+)?"))  # 2 and 3
-# x, angle C, f'(x), (x, y)
-LEFT = r"(?:[A-Za-z]|∠[A-Z]+|[a-z]'*(?:\^\{?-1\}?)?\([a-z0-9]\)|\([a-z](?:, ?[a-z])+\))"
+# x, angle C, f'(x), P(7 or 11), (x, y)
+LEFT = (
+    r"(?:[A-Za-z]|∠[A-Z]+|[a-z]'*(?:\^\{?-1\}?)?\([a-z0-9]\)|[A-Z]\([^()=\n]{1,40}\)"
+    r"|\([a-z](?:, ?[a-z])+\))"
+)
 BETWEEN = r"-?[0-9./]+\s*[<≤]=?\s*[a-z]\s*[<≤]=?\s*-?[0-9./]+"  # -2 < x < 3
 PLAIN = rf"(?:{LEFT}\s*(?:=|≈|[<>≤≥]=?){SIDE}(?:={SIDE})*|{BETWEEN})"  # y = 2x + 1
 EQUATIONS = re.compile(rf"(?<![^\s,:])({PLAIN}(?:,?\s+(?:and|or)\s+{PLAIN}|,\s+{PLAIN})*)[.!]?$")
@@ -67,7 +77,7 @@ AND = r"[\s$]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:and|or)(?:\s*\})?)[\s$]*"
 JOINED = re.compile(AND)
 EQUALS = r"(?<![<>!:])="
 RELATED = re.compile(  # x = 5, x < 5
-    rf"\s*[A-Za-z](?:_\{{?\w+\}}?)?\s*(?:{EQUALS}|[<>]=?|!=|\\(?:leq?|geq?|neq?|lt|gt)(?![a-z]))"
+    rf"\s*[A-Za-z](?:_\{{?\w+\}}?)?\s*(?:{EQUALS}|[<>]=?|!=|\\(?:leq?|geq?|neq?|lt|gt|in)(?![a-z]))"
     r"(?!.*=)[^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*"
 )
 LESS = r"\s*(?:<|\\leq?(?![a-z])|\\lt(?![a-z]))\s*"
@@ -85,18 +95,33 @@ NO_ANSWER = re.compile(
     r"\(?(?:not|un\w+|an?|below|above|here|yet|still|shown|wrong|right|correct|in|the|that|this"
     r"|what|to|given|found|obtained|as|of|we|it)\b"
 )
+CUT = re.compile(r"\b(?:is|are|be|equals?|of|the|that)$")  # The area is
 
 BOLD = re.compile(r"\*\*([^*\n]*[0-9][^*\n]*)\*\*")
 BOLD_END = re.compile(r"\*\*([^*\n]+)\*\*[.!]?$")
-WHERE = re.compile(r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|or equivalently)\b")
+WHERE = re.compile(
+    r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|provided|assuming|or equivalently"
+    r"|(?:attained|reached|achieved|occurring) (?:when|at|for|if))\b"
+)
+# Where what is counted is: 13 chickens on the farm
+PLACE = re.compile(
+    r"(?<=[a-z]) (?:on|in|at|for|from|left|inside|during) (?:the|an?|his|her|their|each|all) .*"
+)
+# The minimum is -4 at $x = 1$
+WHEN = re.compile(
+    rf"(?<!=)(\s-?{NUMBER}),?\s+(?:which )?(?:occurs |attained |reached )?"
+    r"(?:at|when|for|if) \$?[a-z]\s*=.*"
+)
+IN_OTHER_WORDS = re.compile(r"[,;:(]\s*(?:that is|i\.e\.|in other words|or simply),?\s+")
 ASIDE = re.compile(r"\s\((?=[a-z]{2,}\s)[^()]*\)")
 BECAUSE = re.compile(r",?\s+(?:because|since)\s")
 AGAIN = re.compile(  # the same once more
     r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*"
-    r"|(?:(?<=/[0-9])|(?<=/[0-9][0-9])),?\s+or\s+0?\.[0-9].*"
+    r"|(?:(?<=/[0-9])|(?<=/[0-9][0-9])),?\s+or\s+(?:0?\.[0-9]|[0-9.]+%).*"
 )
 IS = re.compile(
-    r"\s(?:is|are|(?:must|will|would|should) be|must equal|equals?|(?:simplifies|comes) to"
+    r"\s(?:is|are|(?:must|will|would|should) be|must equal|equals?|factors (?:as|into|to)"
+    r"|(?:simplifies|comes|reduces|evaluates|works out|amounts) to"
     r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?|(?:i\.e\.|that is|namely),?)(?:\s+|:\s*)"
     r"(?:(?:equal to|exactly|therefore|thus|then|always|at)\s+)?"
 )
@@ -119,6 +144,10 @@ TALLEST = re.compile(  # So Emily is the tallest; Maria rides faster
 )
 DAY = re.compile(r".*\b(?:is|be|on) (?:an? )?((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day)\b")
 WAYS = re.compile(rf"\bin ({NUMBER})(?: [a-z]+)? ways\b")
+OPTION = re.compile(
+    r"(?:.*\s)?(?:option|choice) \(?([A-E])\)? is (?:the )?(?:correct|right)\b", re.I
+)
+RATIO = re.compile(r".*\bratio\b.*\b([0-9]+) to ([0-9]+)\b")
 YES = re.compile(r"(?:.*, |(?:so|therefore|thus|hence),? |)(yes|no), ", re.I)
 HENCE = re.compile(r"(?:so|therefore|thus|hence)\b", re.I)
 NO_SOLUTION = re.compile(
@@ -127,8 +156,9 @@ NO_SOLUTION = re.compile(
 # A sentence with one of these says nothing yet.
 UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
-    r"|(?:we|I)\s+(?:\w+\s+)?(?:need|can|could|should|must)|(?-i:may)|might|cannot|not"
-    r"|steps?|cases?|then|equation(?! of| in)|formula|but|wrong|given|divisible|choices"
+    r"|(?:we|I)\s+(?:\w+\s+)?(?:need(?! (?:at least )?[0-9])|can|could|should|must)"
+    r"|(?-i:may)|might|cannot|not|steps?|cases?|then|(?<!has )(?<!has the )equation(?! of| in)"
+    r"|formula|but|wrong|given|divisible|choices"
     r"|(?:question|problem) (?:asks|is)|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
     re.I,
 )
@@ -160,16 +190,30 @@ def statement(text):
 def said_by(sentence):
     """The one thing that a sentence says there is: 72 of "So there are 72 clips altogether."."""
     sentence = ASIDE.sub("", BECAUSE.split(sentence)[0])
+    if len(MERE.findall(sentence)) == 1:
+        sentence = WHEN.sub(r"\1", MERE.sub(r"\1", sentence))
     if len(MONEY.findall(sentence)) == sentence.count("$"):  # none of them is a formula's
         sentence = sentence.replace("\\$", "$").replace("$", "\\$")
+    behind = IN_OTHER_WORDS.split(sentence)[-1]
+    if behind != sentence and (EQUATIONS.match(behind) or value(behind)):
+        return value(behind) or behind.strip(" .")
     undecided = UNDECIDED.search(without_formulas(sentence))
 
     # 1. What stands out: $12$ is the largest; No, 91 is none; no solution; It is on **Thursday**.
     if subject := SUBJECT.match(sentence):
         return subject[1].strip("$ ,")
-    for known in (YES.match, DAY.match, TALLEST.match, NO_SOLUTION.search, WAYS.search):
+    for known in (
+        YES.match,
+        DAY.match,
+        TALLEST.match,
+        OPTION.match,
+        NO_SOLUTION.search,
+        WAYS.search,
+    ):
         if found := known(sentence):
             return found[1]
+    if ratio := RATIO.match(sentence):
+        return f"{ratio[1]}:{ratio[2]}"
     bold = BOLD.findall(sentence) or BOLD_END.findall(sentence)
     if len(bold) == 1:
         return statement(bold[0])
@@ -188,7 +232,8 @@ def said_by(sentence):
         return answer
 
     # 3. What is behind the last "is", else the one quantity that there is.
-    rest = SUMS.sub("", _after_is(sentence))
+    rest = _after_is(sentence)
+    rest = rest if FORMULA.match(rest) else SUMS.sub("", rest)
     if MONEY.match(rest) or FORMULA.match(rest):
         return statement(rest)
     if answer := value(rest):
@@ -202,8 +247,8 @@ def value(text):
     part = _first_part(text)
     if VALUE.fullmatch(part) or MONEY.fullmatch(part) or FORMULA.fullmatch(part):
         return statement(text)
-    if proper := PROPER.fullmatch(text.strip(".")):
-        return proper[1]
+    if word := PROPER.fullmatch(text.strip(".")) or COUNT.fullmatch(text.strip(".")):
+        return word[1]
     if LISTED.fullmatch(part) or GROUPS.fullmatch(part):
         return re.sub(r",?\s+(?:and|or)\s+", ", ", part)
     mathematics = GROUP.fullmatch(part) or MATHS.fullmatch(part) or LINE.fullmatch(part)
@@ -229,11 +274,14 @@ def _of_words(line):
     if re.search("[\u4e00-\u9fff]", answer) and len(numbers := re.findall(NUMBER, answer)) == 1:
         return numbers[0]
     if VALUE.fullmatch(rest := _after_is(answer)):
-        return rest
+        return PLACE.sub("", rest)
+    if VALUE.fullmatch(answer):
+        return PLACE.sub("", answer)
     if len(answer.split()) > 3 and re.match(r"(?:[A-Z][a-z]+|s?he|they|it) ", answer):
         if counted := _counted(answer + "."):  # She needs 12 more tiles
             return counted
-    if not re.search(r"[0-9\\]", answer) and (len(answer.split()) > 4 or NO_ANSWER.match(answer)):
+    wordy = len(answer.split()) > 4 or NO_ANSWER.match(answer) or CUT.search(answer)
+    if wordy and not re.search(r"[0-9\\]", answer):
         return None
     return answer or None
 
@@ -270,10 +318,13 @@ def _last_equation(sentence, formulas):
         return last if decided and sentence[-1] in ".!$)]*。" else None
     if "equation" in words:  # of a line, a circle
         return last if ends and not UNDECIDED.search(words) else None
+    bare = GROUP.fullmatch(last) or "=" not in last and re.fullmatch(r"[Ss]o[\s,:.]*", words)
+    if bare and ends and HENCE.match(sentence):  # So they meet at $(1, -2)$. So $2\sqrt{3}$.
+        return None if UNDECIDED.search(words) else last
     first, *others = re.split(EQUALS, last)
     operator = re.search(r"\\(?:int|sum|prod|lim|binom)", first)
     bare = re.sub(r"[A-Za-z]'*(?:\^\{-1\})?\([^()]*\)|_\{?\w+\}?|\\[a-z]+", "", first)
-    on_its_way = re.search("[0-9]", bare) and (re.search("[A-Za-z]", bare) or not words.strip(" ."))
+    on_its_way = re.search("[0-9]", bare) and re.search("[A-Za-z]", bare)
     factors = others and re.fullmatch(r"\s*\S*\([^()]+\)\s*\([^()]+\)", others[-1])
     if not ends or not others or on_its_way and not operator and not factors:
         return None  # $2x = 14$; $3 + 4 = 7$ without a word
@@ -281,8 +332,9 @@ def _last_equation(sentence, formulas):
 
 
 def _last_side(equations):
-    """x = 2 or x = 3; y = 2x + 1; of n = 3 + 4 = 7 and of f(3) = 7 the last side."""
-    if equations.count("=") > 1 and not re.search(r",|\b(?:and|or)\b", equations):
+    """x = 2 or x = 3; y = 2x + 1; of n = 3 + 4 = 7, f(3) = 7 and P(7 or 11) = 2/9 the last side."""
+    several = re.search(r",|\b(?:and|or)\b", equations)
+    if re.match(r"[A-Z]\(", equations) or equations.count("=") > 1 and not several:
         return equations.rpartition("=")[2].strip(" .")
     return equations.strip(" .")
 
@@ -303,7 +355,10 @@ def _counted(sentence):
         return None
     if len(quantities) > 1 and not (HENCE.match(sentence) and re.search(r"\band\b", sentence)):
         return None  # There are 5 red and 6 blue balls
-    return ", ".join(quantity.strip(" $\\") for quantity in quantities) or None
+    quantities = [quantity.strip(" $\\") for quantity in quantities]
+    if len(quantities) > 1:
+        quantities = [quantity.replace(",", "") for quantity in quantities]
+    return ", ".join(quantities) or None
 
 
 def _after_is(sentence):

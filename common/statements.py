@@ -22,6 +22,7 @@ from common.phrases import (
     NO_ANSWER,
     RELATED,
     SUBJECT,
+    SUM,
     UNDECIDED,
     VALUE,
     YES,
@@ -58,6 +59,7 @@ MARKS = [
     rf"correct\s+(?:option|choice)[*_\s]*(?:is|:){SAYS}",
     r"\bI\s+(?:choose|select|pick)\s+(?=(?:option\s+)?\(?[A-E]\b)",
     r"^[#* \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
+    r"^[#* \t]*+A[* \t]*:(?![\s\S]{0,200}?^[#* \t]*+B[* \t]*[:.)])",  # A: 5, if no B: follows
     r"答案?\s*(?:是|为|：|:)",
     r"####|<answer>",
 ]
@@ -66,6 +68,11 @@ HEADING = re.compile(
     r"^[#* \t]*+(?:final[ \t]+answer|answer|最终答案|答案)[* \t]*+\n(?:[-=_]+\n)?",
     re.I | re.M,
 )
+JSON = re.compile(
+    r'"(?:final[_ ]?)?answer"\s*:\s*(?:"([^"\n]{1,200})"|([^\s",}\]][^",}\]\n]{0,200}))', re.I
+)
+# Where a next question begins: the few-shot prompts of GSM8K
+ASKS = re.compile(r"\n[*# ]*(?:Q|Question|Problem|Human|User)(?: [0-9]+)?[* ]*:")
 # What makes "the answer is 5" no statement, if it stands right before
 SUPPOSED = re.compile(
     r"\b(?:if|suppose|assume|whether|what|say|guess|unless|until|maybe|perhaps)\s+(?:that\s+)?"
@@ -96,6 +103,12 @@ CLOSING = re.compile(
     r"|(?:problem )?solved|done|q\.?e\.?d)",
     re.I,
 )
+# The heading of a list behind it, and a line of that list
+RECAP = re.compile(
+    r"\W*(?:key (?:\w+)|to (?:summari[sz]e|recap)|in summary|summary|recap|what we did)\b[^.]*:\W*",
+    re.I,
+)
+BULLET = re.compile(r"(?:[-*•]|[0-9]+[.)])\s")
 # One that begins so is a conclusion ...
 CONCLUDES = re.compile(
     r"(?:(?:therefore|thus|so(?!\s+far)|hence|finally|(?:in )?conclusion|in total|altogether"
@@ -114,7 +127,8 @@ GOES_ON = re.compile(
 SINCE = re.compile(r"(?:since|because)\s[^,\n]*,\s+(?:so\s+)?", re.I)
 SO = re.compile(  # before what follows in a sentence
     r",\s+(?:and\s+)?(?:so|hence|thus|therefore|which means|giving)\s+(?:that\s+)?"
-    r"|\s+(?:to get|to find|to obtain|gives|yields)\s+(?:that\s+)?(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
+    r"|\s+(?:to get|to find|to obtain|gives|yields|we (?:get|obtain|find))\s+(?:that\s+)?"
+    r"(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
 )
 UNSURE = re.compile(
     r"\b(?:so far|I|you|we(?! (?:get|find|obtain|see)\b)|unless|until|maybe|perhaps|seems?)\b", re.I
@@ -129,7 +143,11 @@ def stated_answer(completion):
 
 
 def _stated(text):
-    return _boxed(text) or _marked(text) or _concluded(text) or _alone(text)
+    if asks := ASKS.search(text):  # the model went on and asked itself the next
+        before = text[: asks.start()]
+        if answer := _boxed(before) or _marked(before):
+            return answer
+    return _boxed(text) or _in_json(text) or _marked(text) or _concluded(text) or _alone(text)
 
 
 def _boxed(text):
@@ -150,6 +168,12 @@ def _boxed(text):
     return ", ".join(dict.fromkeys(answer for _, _, answer in found)) or None
 
 
+def _in_json(text):
+    """9 of {"reasoning": "27 / 3 = 9", "answer": 9}"""
+    found = JSON.findall(text)
+    return (found[-1][0] or found[-1][1]).strip() or None if found else None
+
+
 def _marked(text):
     """What the last mark with something behind it marks."""
     marks = [m.end() for m in HEADING.finditer(text)]
@@ -165,7 +189,7 @@ def _marked(text):
 
 def _concluded(text):
     """What the last sentence says: "The total is 72 clips, altogether.", "Variance: 6.5"."""
-    *before, line = _lines(text)
+    *before, line = _without_recap(_lines(text))
     answer = _of_sentence(_last_sentence(line))
     if not answer and before and LEADS_ON.search(before[-1]):
         answer = _of_sentence(_last_sentence(f"{before[-1]} {line}"))
@@ -183,6 +207,14 @@ def _lines(text):
     return _without_closing(lines or [""])
 
 
+def _without_recap(lines):
+    """Lines up to the heading of a list of what was done or is to be remembered."""
+    for i in range(len(lines) - 1, 0, -1):
+        if not BULLET.match(lines[i]):
+            return lines[:i] if RECAP.fullmatch(lines[i]) else lines
+    return lines
+
+
 def _last_sentence(line):
     return _without_closing(SENTENCES.split(line))[-1]
 
@@ -195,11 +227,14 @@ def _without_closing(parts):
 
 
 def _of_sentence(sentence):
-    # 1. A line in bold may be the answer: **24**
+    # 1. A line may be all: **24**; 3/6 + 2/6 = 5/6
     if bold := re.fullmatch(r"\*\*([^*]+)\*\*\.?", sentence):
         sentence = bold[1]
         if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):
             return answer
+
+    if SUM.fullmatch(sentence):
+        return sentence.rpartition("=")[2].strip(" .")
 
     # 2. Of a chain of reasons only what follows: Since 4 < 5, .., so x = 7; Divide by 2: x = 7
     if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
