@@ -19,7 +19,7 @@ MONEY = re.compile(
     rf"\\?\$\s?(-?{NUMBER})(?![0-9A-Za-z$}}^_=+*/\\]|[.,][0-9]|\s*(?:\\[a-z]|[<>≤≥]))"
 )
 # What is counted: 72 clips, 20 cups of feed; but not 12 more than this
-WORDS = r"(?:\s+(?!times\b|[^.]*\bthan\b)[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})?"
+WORDS = r"(?:\s+(?!times\b|[^.]*\bthan\b)[A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3}[²³]?)?"
 VALUE = re.compile(rf"[-+]?(?:[0-9][0-9.,/:]*(?:√[0-9]+|π)?|√[0-9]+|π)(?:%|°)?{WORDS}")
 QUANTITY = re.compile(
     r"(?<![\w:])[0-9]{1,2}:[0-9]{2}(?:\s?[ap]\.?m\b\.?)?(?![\w:])"  # 5:45 PM
@@ -39,14 +39,19 @@ NUMBER_WORD = re.compile(
 COUNT = re.compile(rf"({'|'.join(COUNTS)})")
 # Of 15 + 7 = 22 the left side
 SUMS = re.compile(r"(?<![\w^.])[0-9][-0-9.,\s+*/×÷()$!%°\\]*=\s*(?=\\?\$?[0-9])")
-SUM = re.compile(r"[-+*/×÷^(). 0-9{}%√π]+(?:=[-+*/×÷^(). 0-9{}%√π]+)+")  # 3/6 + 2/6 = 5/6
+SUM = re.compile(r"[-+*/×÷·−^(). 0-9{}%√π]+(?:=[-+*/×÷·−^(). 0-9{}%√π]+)+")  # 3/6 + 2/6 = 5/6
 # What makes quantities, here #, part of a formula
 PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|#\s?(?:[-−–/:]|out of)\s?#")
+NOUN_END = re.compile(  # so in total 7 pets
+    rf"\b{NUMBER} (?!(?:is|are|was|and|or|of|in|on|at|the|to|for|with|from|by|per|more|less|fewer"
+    r"|times|that|which|but|so|minus|plus|other|different|red|blue|green|white|black)\b)[a-z]{3,}$"
+)
 BOUND = re.compile(rf"\bthan {NUMBER}\b")  # seven primes less than 18
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
-    rf"\b(?:after|for|per|every|each|at|of|between|with|from|^in)\s+(?:the\s+)?\$?{NUMBER}"
-    rf"|\bin {NUMBER} (?:years?|months?|weeks?|days?|hours?|minutes?|seconds?)\b",
+    r"\b(?:after|for|per|every|each|at|(?<!total )of|between|with|from|number|^in)\s+(?:the\s+)?"
+    rf"\$?{NUMBER}"
+    rf"|\b(?:in|over) {NUMBER} (?:years?|months?|weeks?|days?|hours?|minutes?|seconds?)\b",
     re.I,
 )
 
@@ -64,16 +69,18 @@ LINE = re.compile(rf"(?=.*x)(?=.*y){SIDE}={SIDE}(?<=[A-Za-z0-9)])")  # 2x + 3y =
 LISTED = re.compile(r"{0}(?:, {0})*,? (?:and|or) {0}".format(rf"-?{NUMBER}(?:/[0-9]+)?"))  # 2 and 3
 # x, angle C, f'(x), P(7 or 11), (x, y)
 LEFT = (
-    r"(?:[A-Za-z]|∠[A-Z]+|[a-z]'*(?:\^\{?-1\}?)?\([a-z0-9]\)|[A-Z]\([^()=\n]{1,40}\)"
+    r"(?:[A-Za-z]|∠[A-Z]+|[a-z]'*(?:\^\{?-1\}?)?\([a-z0-9]\)|[a-z]\([a-z]\([a-z0-9]\)\)|(?:[A-Z]{1,4}|gcd|lcm)\([^()\n]{1,40}\)"
     r"|\([a-z](?:, ?[a-z])+\))"
 )
 BETWEEN = r"-?[0-9./]+\s*[<≤]=?\s*[a-z]\s*[<≤]=?\s*-?[0-9./]+"  # -2 < x < 3
 PLAIN = rf"(?:{LEFT}\s*(?:=|≈|[<>≤≥]=?){SIDE}(?:={SIDE})*|{BETWEEN})"  # y = 2x + 1
+UNDONE = re.compile(r"^[^=]*=(?=.*[0-9)]\s*[-+*×·])(?!.*=)[-+*×·0-9 ().]+$")  # a = 3 + (20 - 1)
 EQUATIONS = re.compile(rf"(?<![^\s,:])({PLAIN}(?:,?\s+(?:and|or)\s+{PLAIN}|,\s+{PLAIN})*)[.!]?$")
 
 # ----------------------------------------------------------------------------------------- formulas
 
-AND = r"[\s$]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:and|or)(?:\s*\})?)[\s$]*"
+GAP = r"(?:[\s$]|\\quad|\\qquad|\\[ ,;])*"
+AND = rf"{GAP}(?:,|;|,?\s*(?:\\text\{{\s*)?(?:and|or)(?:\s*\}})?){GAP}"
 JOINED = re.compile(AND)
 EQUALS = r"(?<![<>!:])="
 RELATED = re.compile(  # x = 5, x < 5
@@ -123,14 +130,20 @@ IS = re.compile(
     r"\s(?:is|are|(?:must|will|would|should) be|must equal|equals?|factors (?:as|into|to)"
     r"|(?:simplifies|comes|reduces|evaluates|works out|amounts) to"
     r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?|(?:i\.e\.|that is|namely),?)(?:\s+|:\s*)"
-    r"(?:(?:equal to|exactly|therefore|thus|then|always|at)\s+)?"
+    r"(?:(?:equal to|exactly|therefore|thus|then|still|also|just|always|at)\s+)?"
 )
 PROPER = re.compile(
-    r"(?:on |in )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined"
+    r"(?:on |in |an? )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined"
     r"|not (?!(?:clear|known|sure|given|possible|easy|obvious)\b)[a-z]+"
-    r"|isosceles|equilateral|scalene|acute|obtuse)"
+    r"|neither even nor odd|prime|composite|positive|negative|(?:ir)?rational"
+    r"|(?:isosceles|equilateral|scalene|acute|obtuse|right)(?: triangle)?"
+    r"|(?:square|rectangle|parallelogram|rhombus|trapezoid|circle|ellipse|parabola|hyperbola))"
 )
-NAMED = re.compile(r"[A-Za-z][A-Za-z ]{2,40}\s*[:=]\s*(?=\S)")  # Variance: 6.5
+UNITS = re.compile(
+    r"\s*(?:(?:cubic|square) )?(?:units|inch(?:es)?|feet|ft|(?:centi|milli|kilo)?met(?:er|re)s?"
+    r"|[ckm]?m|yards|miles|dollars|cents|degrees|hours|minutes|seconds|days|years|ways)?[\s.!*。]*"
+)
+NAMED = re.compile(r"[A-Za-z][A-Za-z ]{2,40}\s*[:=≈]\s*(?=\S)")  # Variance: 6.5
 SUBJECT = re.compile(  # Thus, $12$ is the largest; Therefore $x > 5$ is the solution
     r"(?:therefore|thus|so|hence)?[\s,]*(\$[^$]+\$|[-0-9.,/]+)\s+is (?:the|our)\b", re.I
 )
@@ -139,7 +152,7 @@ TALLEST = re.compile(  # So Emily is the tallest; Maria rides faster
     r"(?!(?:It|This|That|She|He|Each|One|The)\b)"
     r"((?-i:[A-Z][a-z]+)) "
     r"(?:\w+ the (?:\w+est|most|least)\b|\w+s \w+er\.?$"
-    r"|\w+ (?:more|fewer|less)\b.* than (?-i:[A-Z]))",
+    r"|\w+ (?:more|fewer|less)\b.* than (?-i:[A-Z])|\w+ (?:more|fewer|less) \w+\.?$)",
     re.I,
 )
 DAY = re.compile(r".*\b(?:is|be|on) (?:an? )?((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day)\b")
@@ -151,15 +164,24 @@ RATIO = re.compile(r".*\bratio\b.*\b([0-9]+) to ([0-9]+)\b")
 YES = re.compile(r"(?:.*, |(?:so|therefore|thus|hence),? |)(yes|no), ", re.I)
 HENCE = re.compile(r"(?:so|therefore|thus|hence)\b", re.I)
 NO_SOLUTION = re.compile(
-    r"\b(?:has|have|there (?:is|are)) (no (?:[a-z]+ )?solutions?|infinitely many solutions)\b"
+    r"\b(?:has|have|there (?:is|are))(?: exactly| only)? "
+    r"(no (?:[a-z]+ )?solutions?|infinitely many solutions"
+    r"|(?:one|two|three|four)(?= (?:\w+ ){0,2}(?:solutions?|roots?|zeros?)\.$))\b"
 )
 # A sentence with one of these says nothing yet.
 UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
     r"|(?:we|I)\s+(?:\w+\s+)?(?:need(?! (?:at least )?[0-9])|can|could|should|must)"
     r"|(?-i:may)|might|cannot|not|steps?|cases?|then|(?<!has )(?<!has the )equation(?! of| in)"
-    r"|formula|but|wrong|given|divisible|choices"
+    r"|formula|but|wrong|\w+n['’]t|none|given|divisible|choices"
     r"|(?:question|problem) (?:asks|is)|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
+    re.I,
+)
+
+# What is still to be done with a formula: It remains to compute $2^{10}$.
+ON_ITS_WAY = re.compile(
+    r"\b(?:remains|suffices|(?:comput|evaluat|simplif|determin|rewrit|writ|expand|factor|look)\w*"
+    r"|we (?!get|obtain|find)|I|you|first|term)\b",
     re.I,
 )
 
@@ -171,10 +193,10 @@ def statement(text):
     text = LEADS.sub("", text, count=1) if LEADS.match(text) else text
     if spelled := re.match(r"[a-z-]+ \(([0-9]+)\)", text):  # five (5)
         return spelled[1]
-    if money := MONEY.match(text):
+    formula = FORMULA.match(text)
+    if (money := MONEY.match(text)) and not (formula and re.search(r"[^-\s(+*/=]\$$", formula[0])):
         return money[1]
     if text.startswith(("$$", "\\[")):
-        formula = FORMULA.match(text)
         return inside(formula).strip() or None if formula else None
     line = text.partition("\n")[0].partition("</answer>")[0]
     if line.count("**") == 1:  # of **Answer: 40%** (12 of 30) the end
@@ -220,6 +242,8 @@ def said_by(sentence):
 
     # 2. Equations at its end: So x = 2 or x = 3; Range = [3, 5); Hence $n = 7$.
     equations = EQUATIONS.search(sentence)
+    if equations and UNDONE.search(equations[1]):
+        return None
     if equations and not re.search("[0-9]", sentence[: equations.start()]):
         return None if undecided else _last_side(equations[1])
     named = NAMED.match(sentence)
@@ -236,9 +260,12 @@ def said_by(sentence):
     rest = rest if FORMULA.match(rest) else SUMS.sub("", rest)
     if MONEY.match(rest) or FORMULA.match(rest):
         return statement(rest)
-    if answer := value(rest):
+    answer = value(rest)
+    if answer and not (undecided and re.fullmatch(r"(?!not\b)[a-z ]+", answer)):
         return answer
-    return None if formulas else _counted(sentence)
+    if formulas:
+        return _at_its_end(sentence, formulas)
+    return _counted(sentence)
 
 
 def value(text):
@@ -277,6 +304,8 @@ def _of_words(line):
         return PLACE.sub("", rest)
     if VALUE.fullmatch(answer):
         return PLACE.sub("", answer)
+    if tallest := TALLEST.match(answer):
+        return tallest[1]
     if len(answer.split()) > 3 and re.match(r"(?:[A-Z][a-z]+|s?he|they|it) ", answer):
         if counted := _counted(answer + "."):  # She needs 12 more tiles
             return counted
@@ -305,7 +334,7 @@ def _of_formulas(line, formulas):
 def _last_equation(sentence, formulas):
     """Hence $n = 7$; Therefore, $x = 2$ or $x = 3$; Thus, $f(3) = 6 + 1 = 7$."""
     last = inside(formulas[-1])
-    ends = not sentence[formulas[-1].end() :].strip(" .!*。")
+    ends = UNITS.fullmatch(sentence, formulas[-1].end())
     words = FORMULA.sub("", sentence)
     if len(formulas) > 1:
         equations = all("=" in formula[0] for formula in formulas)
@@ -319,7 +348,7 @@ def _last_equation(sentence, formulas):
     if "equation" in words:  # of a line, a circle
         return last if ends and not UNDECIDED.search(words) else None
     bare = GROUP.fullmatch(last) or "=" not in last and re.fullmatch(r"[Ss]o[\s,:.]*", words)
-    if bare and ends and HENCE.match(sentence):  # So they meet at $(1, -2)$. So $2\sqrt{3}$.
+    if bare and ends:  # They meet at $(1, -2)$. So $2\sqrt{3}$.
         return None if UNDECIDED.search(words) else last
     first, *others = re.split(EQUALS, last)
     operator = re.search(r"\\(?:int|sum|prod|lim|binom)", first)
@@ -331,10 +360,26 @@ def _last_equation(sentence, formulas):
     return others[-1].strip() or None
 
 
+def _at_its_end(sentence, formulas):
+    """Each of them measures $45^\\circ$."""
+    answer = inside(formulas[-1]).strip()
+    words = without_formulas(sentence)
+    sure = not (UNDECIDED.search(words) or ON_ITS_WAY.search(words))
+    alone = len(formulas) == 1 and not re.search("[0-9]", words)
+    ends = UNITS.fullmatch(sentence, formulas[-1].end()) and sentence[-1] in ".!*。"
+    if sure and alone and ends and re.search("[0-9]", answer) and not re.search("[=<>]", answer):
+        return answer
+    return None
+
+
 def _last_side(equations):
     """x = 2 or x = 3; y = 2x + 1; of n = 3 + 4 = 7, f(3) = 7 and P(7 or 11) = 2/9 the last side."""
     several = re.search(r",|\b(?:and|or)\b", equations)
-    if re.match(r"[A-Z]\(", equations) or equations.count("=") > 1 and not several:
+    if (
+        re.match(r"(?:[A-Z]+|gcd|lcm)\(|[a-z]\([a-z]\(", equations)
+        or equations.count("=") > 1
+        and not several
+    ):
         return equations.rpartition("=")[2].strip(" .")
     return equations.strip(" .")
 
@@ -351,7 +396,10 @@ def _counted(sentence):
     money = [quantity for quantity in quantities if "$" in quantity]
     if len(money) == 1:
         quantities = money
-    if UNDECIDED.search(sentence) or not sentence.endswith((".", "!", "。")):
+    ends = (
+        sentence.endswith((".", "!", "。")) or HENCE.match(sentence) and NOUN_END.search(sentence)
+    )
+    if UNDECIDED.search(sentence) or not ends:
         return None
     if len(quantities) > 1 and not (HENCE.match(sentence) and re.search(r"\band\b", sentence)):
         return None  # There are 5 red and 6 blue balls

@@ -51,14 +51,15 @@ END_OF_TEXT = re.compile(r"(?:\s|<\|\w+\|>|</s>|<end_of_turn>)+$")  # special to
 
 SAYS = r"(?![a-z]|\s+not\b)"  # behind a mark: no word goes on, nothing is denied
 MARKS = [
-    r"\b(?:answers?|ans)(?:\s+to\s[^.\n]{0,60}?)?"  # the answer (to the question) (in cm) is
+    # the answer (to the question) (in cm) is
+    r"(?<![A-Za-z])(?:answers?|ans)(?:\s+to\s[^.\n]{0,60}?)?"
     r"(?:[*_\s]*\([^()\n]{0,40}\))?"
     rf"[*_\s]*(?:=>?|:|\b(?:is|are|(?:must|would|should|will)\s+be)){SAYS}",
     # Answer - 5
     r"^[#* \t]*+(?:final[ \t]+)?answer[* \t]*(?:-|–|→|=>|(?=\$|\\[(\[]))(?=[ \t$\\])",
     rf"correct\s+(?:option|choice)[*_\s]*(?:is|:){SAYS}",
     r"\bI\s+(?:choose|select|pick)\s+(?=(?:option\s+)?\(?[A-E]\b)",
-    r"^[#* \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
+    r"^[#*∴ \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
     r"^[#* \t]*+A[* \t]*:(?![\s\S]{0,200}?^[#* \t]*+B[* \t]*[:.)])",  # A: 5, if no B: follows
     r"答案?\s*(?:是|为|：|:)",
     r"####|<answer>",
@@ -83,10 +84,14 @@ SUPPOSED = re.compile(
 # ------------------------------------------------------------------------------------ last sentence
 
 DISPLAY = re.compile(r"\$\$[^$]+\$\$|\\\[[^]]+\\\]")
+ALIGNED = re.compile(r"(?:\$\$|\\\[)?\s*\\begin\{(\w+)\*?\}([^$]*?)\\end\{\1\*?\}\s*(?:\$\$|\\\])?")
 SENTENCES = re.compile(r"(?<=[.!?])(?<![ap]\.m\.)(?<!i\.e\.|e\.g\.)\s+(?=[A-Z*$\\(])|(?<=。)(?=.)")
 # A line that ends so goes on in the next: So the area is \n $$12$$
 LEADS_ON = re.compile(
     r"(?:\b(?:is|are|be|equals?|get|obtain|have|[Ss]o|[Tt]hus|that),?|[=:])[*_ ]*$"
+)
+UNFINISHED = re.compile(
+    r"(?:[,;+=(×/-]|\s\*|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from))\s*$"
 )
 ORNAMENTS = re.compile(
     r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
@@ -99,6 +104,7 @@ CLOSING = re.compile(
     r"|(?:step [0-9]+[:.] )?(?:check\b|verif)|note\b"
     r"|(?:to|let['’]s|we can) (?:check|verify)|(?:it|this) works"
     r"|(?:this|that)(?:'s| is) (?:a little|about|roughly|approximately|almost|just)\b"
+    r"|this (?:follows|is because|holds|comes from)"
     r"|(?:this|that|it) (?:checks|matches|agrees|makes sense|is (?:correct|right|consistent))"
     r"|(?:problem )?solved|done|q\.?e\.?d)",
     re.I,
@@ -118,13 +124,14 @@ CONCLUDES = re.compile(
 )
 # ... and one that begins so, or holds such words, is not the last, though the text ends with it.
 GOES_ON = re.compile(
-    r"(?:first|now|so far|since|given|also|similarly|again|here|recall|where|because|for example"
-    r"|step|case|then|next|multiply|divide|add|subtract|plug|substitute|use|solve|simplify"
-    r"|find|calculate|compute|expand|set|remember)\b|[-*0-9]+[.)]?\s|[^A-Za-z]*$",
+    r"(?:first|now(?! (?:he|she|they|there|it|[A-Z]\w+) (?:has|have|is|are|will)\b)|so far|since"
+    r"|given|also|similarly|again|here|recall|where|because|for example|step|case|then|next"
+    r"|multiply|divide|add|subtract|plug(?:ging)?|substitut(?:e|ing)|use|solve|simplify|find"
+    r"|calculate|compute|expand|set|remember)\b|[-*0-9]+[.)]?\s|[^A-Za-z]*$",
     re.I,
 )
 # A reason, before what follows
-SINCE = re.compile(r"(?:since|because)\s[^,\n]*,\s+(?:so\s+)?", re.I)
+SINCE = re.compile(r"(?:since|because|as)\s[^,\n]*,\s+(?:so\s+)?", re.I)
 SO = re.compile(  # before what follows in a sentence
     r",\s+(?:and\s+)?(?:so|hence|thus|therefore|which means|giving)\s+(?:that\s+)?"
     r"|\s+(?:to get|to find|to obtain|gives|yields|we (?:get|obtain|find))\s+(?:that\s+)?"
@@ -189,6 +196,8 @@ def _marked(text):
 
 def _concluded(text):
     """What the last sentence says: "The total is 72 clips, altogether.", "Variance: 6.5"."""
+    if UNFINISHED.search(text[-20:]):
+        return None
     *before, line = _without_recap(_lines(text))
     answer = _of_sentence(_last_sentence(line))
     if not answer and before and LEADS_ON.search(before[-1]):
@@ -198,13 +207,21 @@ def _concluded(text):
 
 def _lines(text):
     """The last lines of a solution, without what is behind it: a check, a wish, an ornament."""
-    text = DISPLAY.sub(lambda m: " ".join(m[0].split()), text[-2 * MAX_CHARS :])
+    text = ALIGNED.sub(_one_line, text[-2 * MAX_CHARS :])
+    text = DISPLAY.sub(lambda m: " ".join(m[0].split()), text)
     lines = []
     for line in text.splitlines():
         line, ornaments = ORNAMENTS.subn("", line.strip())
         if line.strip("-*_=# "):
             lines.append(f"{line}." if ornaments and line[-1].isalnum() else line)
     return _without_closing(lines or [""])
+
+
+def _one_line(environment):
+    r"""Of \begin{align} x &= 1 + 2 \\ &= 3 \end{align} one formula, but of no matrix."""
+    if not environment[1].startswith(("align", "gather", "equation", "split")):
+        return environment[0]
+    return f"$${environment[2].replace('&', '').replace(chr(92) * 2, ' ')}$$"
 
 
 def _without_recap(lines):
@@ -227,6 +244,8 @@ def _without_closing(parts):
 
 
 def _of_sentence(sentence):
+    sentence = sentence.replace("−", "-")
+
     # 1. A line may be all: **24**; 3/6 + 2/6 = 5/6
     if bold := re.fullmatch(r"\*\*([^*]+)\*\*\.?", sentence):
         sentence = bold[1]
@@ -239,7 +258,7 @@ def _of_sentence(sentence):
     # 2. Of a chain of reasons only what follows: Since 4 < 5, .., so x = 7; Divide by 2: x = 7
     if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
         sentence = sentence[reason.end() :]
-    behind = sentence.rpartition(": ")[2]
+    behind = sentence.rpartition(": ")[2].removeprefix("Then ")
     formula = FORMULA.fullmatch(behind.rstrip("."))
     if EQUATIONS.fullmatch(behind) or formula and RELATED.fullmatch(inside(formula)):
         sentence = behind
