@@ -29,7 +29,8 @@ QUANTITY = re.compile(
     r"(?:\s+(?:dozen|hundred|thousand|million|billion))?",
     re.A | re.I,
 )
-MERE = re.compile(rf"\$((?:\\\$)?-?{NUMBER})\$")  # $12$ and $\$12$ are no formulas
+# $12$, $\$12$ and $9 + 3 = 12$ are no formulas
+MERE = re.compile(rf"\$(?:[-+*/×÷ 0-9.,()]+=\s*)?((?:\\\$)?-?{NUMBER})\$")
 NUMBER_WORD = re.compile(
     r"\b(?:one|two|three|four|five)[- ]"
     r"(?:half|halves|thirds?|quarters?|(?:four|fif|six|eigh|ten)ths?)"
@@ -69,7 +70,7 @@ LINE = re.compile(rf"(?=.*x)(?=.*y){SIDE}={SIDE}(?<=[A-Za-z0-9)])")  # 2x + 3y =
 LISTED = re.compile(r"{0}(?:, {0})*,? (?:and|or) {0}".format(rf"-?{NUMBER}(?:/[0-9]+)?"))  # 2 and 3
 # x, angle C, f'(x), P(7 or 11), (x, y)
 LEFT = (
-    r"(?:[A-Za-z]|∠[A-Z]+|[a-z]'*(?:\^\{?-1\}?)?\([a-z0-9]\)|[a-z]\([a-z]\([a-z0-9]\)\)|(?:[A-Z]{1,4}|gcd|lcm)\([^()\n]{1,40}\)"
+    r"(?:[A-Za-z]|∠[A-Z]+|[a-z]'*(?:\^\{?-1\}?)?\((?:[a-z]|-?[0-9.]+)\)|[a-z]\([a-z]\([a-z0-9]\)\)|(?:[A-Z]{1,4}|gcd|lcm)\([^()\n]{1,40}\)"
     r"|\([a-z](?:, ?[a-z])+\))"
 )
 BETWEEN = r"-?[0-9./]+\s*[<≤]=?\s*[a-z]\s*[<≤]=?\s*-?[0-9./]+"  # -2 < x < 3
@@ -95,7 +96,8 @@ GIVES = re.compile(r"[\s,]*(?:gives|implies|yields|means|so|hence|then|thus)[\s,
 
 # What stands between a mark and its answer
 LEADS = re.compile(
-    r"(?:(?i:therefore|thus|then|simply|just|exactly|approximately|about|equal to|given by)[\s,:]+"
+    r"(?:(?i:therefore|thus|then|either|simply|just|exactly|approximately|about|equal to|given by)"
+    r"[\s,:]+"
     r"|(?:the )?(?:number|integer|value|point|interval|fraction)\s+(?=[-$\d(\[\\]))"
 )
 NO_ANSWER = re.compile(
@@ -122,12 +124,17 @@ WHEN = re.compile(
 IN_OTHER_WORDS = re.compile(r"[,;:(]\s*(?:that is|i\.e\.|in other words|or simply),?\s+")
 ASIDE = re.compile(r"\s\((?=[a-z]{2,}\s)[^()]*\)")
 BECAUSE = re.compile(r",?\s+(?:because|since)\s")
+BESIDES = re.compile(r"(?<=[0-9A-Za-z%$]),\s+which (?:is|was|are|were|means|makes)\s([^,]*)$")
+SPELLED = re.compile(
+    r".*\s[a-z]+[- ][a-z]+ \((-?[0-9]+/[0-9]+)\)\.?"
+)  # the chance is one sixth (1/6)
 AGAIN = re.compile(  # the same once more
     r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*"
+    r"|(?<=%),?\s+or\s+[0-9]+/[0-9]+.*"
     r"|(?:(?<=/[0-9])|(?<=/[0-9][0-9])),?\s+or\s+(?:0?\.[0-9]|[0-9.]+%).*"
 )
 IS = re.compile(
-    r"\s(?:is|are|(?:must|will|would|should) be|must equal|equals?|factors (?:as|into|to)"
+    r"\s(?:is|are|was|were|(?:must|will|would|should) be|must equal|equals?|factors (?:as|into|to)"
     r"|(?:simplifies|comes|reduces|evaluates|works out|amounts) to"
     r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?|(?:i\.e\.|that is|namely),?)(?:\s+|:\s*)"
     r"(?:(?:equal to|exactly|therefore|thus|then|still|also|just|always|at)\s+)?"
@@ -189,7 +196,7 @@ ON_ITS_WAY = re.compile(
 def statement(text):
     """The answer that a text begins with: money, formulas, or plain words up to the end of the
     sentence."""
-    text = re.sub(r"^-\s+", "", text.lstrip(" \t\n:*_#=}"))
+    text = re.sub(r"^-\s+", "", text.lstrip(' \t\n:*_#=}`"'))
     text = LEADS.sub("", text, count=1) if LEADS.match(text) else text
     if spelled := re.match(r"[a-z-]+ \(([0-9]+)\)", text):  # five (5)
         return spelled[1]
@@ -198,7 +205,7 @@ def statement(text):
         return money[1]
     if text.startswith(("$$", "\\[")):
         return inside(formula).strip() or None if formula else None
-    line = text.partition("\n")[0].partition("</answer>")[0]
+    line = text.partition("\n")[0].partition("</")[0]
     if line.count("**") == 1:  # of **Answer: 40%** (12 of 30) the end
         line = line.partition("**")[0] or line
     if end := re.search(r"[.!?]\s+[A-Z]", without_formulas(line)):  # of the sentence
@@ -212,6 +219,9 @@ def statement(text):
 def said_by(sentence):
     """The one thing that a sentence says there is: 72 of "So there are 72 clips altogether."."""
     sentence = ASIDE.sub("", BECAUSE.split(sentence)[0])
+    besides = BESIDES.search(sentence)
+    if besides and not value(besides[1]) and re.search("[0-9]", sentence[: besides.start()]):
+        sentence = f"{sentence[: besides.start()]}."
     if len(MERE.findall(sentence)) == 1:
         sentence = WHEN.sub(r"\1", MERE.sub(r"\1", sentence))
     if len(MONEY.findall(sentence)) == sentence.count("$"):  # none of them is a formula's
@@ -224,6 +234,8 @@ def said_by(sentence):
     # 1. What stands out: $12$ is the largest; No, 91 is none; no solution; It is on **Thursday**.
     if subject := SUBJECT.match(sentence):
         return subject[1].strip("$ ,")
+    if spelled := SPELLED.fullmatch(sentence):
+        return spelled[1]
     for known in (
         YES.match,
         DAY.match,
@@ -295,7 +307,9 @@ def _of_words(line):
     """72 clips; 13 of "The number is 13"; Monday; but not "unclear to me"."""
     bold = BOLD.findall(line)
     sentence = bold[0] if len(bold) == 1 else re.split(r"\.(?:\s|$)|。", line)[0]
-    answer = AGAIN.sub("", _first_part(sentence)).strip(" *$")
+    answer = AGAIN.sub("", _first_part(sentence)).strip(' *$`<>"')
+    if answer.count("}") > answer.count("{"):
+        answer = answer.rstrip("}")
     if yes := re.match(r"(yes|no)\b,", answer, re.I):
         return yes[1]
     if re.search("[\u4e00-\u9fff]", answer) and len(numbers := re.findall(NUMBER, answer)) == 1:
@@ -352,6 +366,7 @@ def _last_equation(sentence, formulas):
         return None if UNDECIDED.search(words) else last
     first, *others = re.split(EQUALS, last)
     operator = re.search(r"\\(?:int|sum|prod|lim|binom)", first)
+    first = re.sub(r"\\(?:begin|end)\{\w+\}", "", first)
     bare = re.sub(r"[A-Za-z]'*(?:\^\{-1\})?\([^()]*\)|_\{?\w+\}?|\\[a-z]+", "", first)
     on_its_way = re.search("[0-9]", bare) and re.search("[A-Za-z]", bare)
     factors = others and re.fullmatch(r"\s*\S*\([^()]+\)\s*\([^()]+\)", others[-1])

@@ -18,6 +18,7 @@ from common.phrases import (
     AND,
     EQUATIONS,
     FORMULA,
+    HENCE,
     MONEY,
     NO_ANSWER,
     RELATED,
@@ -36,15 +37,15 @@ from common.phrases import (
 # ------------------------------------------------------------------------------------------- boxes
 
 BOX = re.compile(
-    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))"
-    % (INSIDE, MAX_CHARS, MAX_CHARS),
+    r"(?:\\(?:boxed|fbox|framebox)|(?<![A-Za-z\\])boxed(?=\{))(?![A-Za-z])\s*"
+    r"(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))" % (INSIDE, MAX_CHARS, MAX_CHARS),
     re.S,
 )
 NAME = r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*"  # x = \boxed{2} and y = \boxed{3}
 BOX_JOINED = re.compile(AND + f"(?:{NAME})?")
 NAMED = re.compile(rf"(?<![\w\\^+*/)}}-]){NAME}$")
 
-OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{?\s*$")  # a text that was cut in it
+OPEN_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{?\s*$")  # a text that was cut in it
 END_OF_TEXT = re.compile(r"(?:\s|<\|\w+\|>|</s>|<end_of_turn>)+$")  # special tokens, left in a text
 
 # ------------------------------------------------------------------------------------------- marks
@@ -54,7 +55,7 @@ MARKS = [
     # the answer (to the question) (in cm) is
     r"(?<![A-Za-z])(?:answers?|ans)(?:\s+to\s[^.\n]{0,60}?)?"
     r"(?:[*_\s]*\([^()\n]{0,40}\))?"
-    rf"[*_\s]*(?:=>?|:|\b(?:is|are|(?:must|would|should|will)\s+be)){SAYS}",
+    rf"[)*_\s]*(?:=>?|:|\b(?:is|are|(?:must|would|should|will)\s+be)){SAYS}",
     # Answer - 5
     r"^[#* \t]*+(?:final[ \t]+)?answer[* \t]*(?:-|–|→|=>|(?=\$|\\[(\[]))(?=[ \t$\\])",
     rf"correct\s+(?:option|choice)[*_\s]*(?:is|:){SAYS}",
@@ -62,7 +63,7 @@ MARKS = [
     r"^[#*∴ \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
     r"^[#* \t]*+A[* \t]*:(?![\s\S]{0,200}?^[#* \t]*+B[* \t]*[:.)])",  # A: 5, if no B: follows
     r"答案?\s*(?:是|为|：|:)",
-    r"####|<answer>",
+    r"####|[<\[](?:final_)?answer[>\]]",
 ]
 MARK = re.compile("|".join(MARKS), re.I | re.M)
 HEADING = re.compile(
@@ -91,8 +92,10 @@ LEADS_ON = re.compile(
     r"(?:\b(?:is|are|be|equals?|get|obtain|have|[Ss]o|[Tt]hus|that),?|[=:])[*_ ]*$"
 )
 UNFINISHED = re.compile(
-    r"(?:[,;+=(×/-]|\s\*|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from))\s*$"
+    r"(?:[,;+=(×/-]|\s\*"
+    r"|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from))\s*$"
 )
+REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
 ORNAMENTS = re.compile(
     r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
     "|[\u220e\u25a0-\u27bf\ufe0f\U0001f000-\U0001faff])+$"
@@ -102,7 +105,7 @@ CLOSING = re.compile(
     r"[*#_ ]*(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please|thank|great|good luck"
     r"|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b|does th(?:at|is)\b"
     r"|(?:step [0-9]+[:.] )?(?:check\b|verif)|note\b"
-    r"|(?:to|let['’]s|we can) (?:check|verify)|(?:it|this) works"
+    r"|(?:to|let['’]s|we can) (?:double[- ]?)?(?:check|verify)|(?:it|this) works"
     r"|(?:this|that)(?:'s| is) (?:a little|about|roughly|approximately|almost|just)\b"
     r"|this (?:follows|is because|holds|comes from)"
     r"|(?:this|that|it) (?:checks|matches|agrees|makes sense|is (?:correct|right|consistent))"
@@ -199,9 +202,14 @@ def _concluded(text):
     if UNFINISHED.search(text[-20:]):
         return None
     *before, line = _without_recap(_lines(text))
-    answer = _of_sentence(_last_sentence(line))
+    *earlier, sentence = _sentences(line)
+    answer = _of_sentence(sentence)
     if not answer and before and LEADS_ON.search(before[-1]):
-        answer = _of_sentence(_last_sentence(f"{before[-1]} {line}"))
+        answer = _of_sentence(_sentences(f"{before[-1]} {line}")[-1])
+    if not answer and REMARK.fullmatch(sentence) and not GOES_ON.match(sentence):
+        *_, conclusion = earlier or (_sentences(before[-1]) if before else [""])
+        if not (UNDECIDED.search(sentence) or UNSURE.search(sentence)) and HENCE.match(conclusion):
+            answer = _of_sentence(conclusion)
     return answer
 
 
@@ -232,8 +240,8 @@ def _without_recap(lines):
     return lines
 
 
-def _last_sentence(line):
-    return _without_closing(SENTENCES.split(line))[-1]
+def _sentences(line):
+    return _without_closing(SENTENCES.split(line))
 
 
 def _without_closing(parts):
@@ -247,11 +255,13 @@ def _of_sentence(sentence):
     sentence = sentence.replace("−", "-")
 
     # 1. A line may be all: **24**; 3/6 + 2/6 = 5/6
-    if bold := re.fullmatch(r"\*\*([^*]+)\*\*\.?", sentence):
+    if bold := re.fullmatch(r"\*{2,3}([^*]+)\*{2,3}\.?", sentence):
         sentence = bold[1]
         if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):
             return answer
 
+    if sentence.startswith("= "):  # the last line of many
+        return value(sentence[2:])
     if SUM.fullmatch(sentence):
         return sentence.rpartition("=")[2].strip(" .")
 
@@ -263,7 +273,8 @@ def _of_sentence(sentence):
     if EQUATIONS.fullmatch(behind) or formula and RELATED.fullmatch(inside(formula)):
         sentence = behind
     clause = SO.split(sentence)[-1]
-    if clause != sentence and clause.strip() and not GOES_ON.match(clause):
+    on_its_way = GOES_ON.match(clause) and not clause[:1].isdigit()
+    if clause != sentence and clause.strip() and not on_its_way:
         sentence = f"So {clause}"
 
     # 3. Is it a conclusion, or at least no step on the way?
@@ -276,7 +287,7 @@ def _of_sentence(sentence):
 
 def _alone(text):
     """Of a text that is an answer and nothing else: 12; 72 clips.; $x = 5$; Paris."""
-    text = text.strip(" \t\n*").removesuffix(".")
+    text = text.strip(" \t\n*`").removesuffix(".")
     if len(text) > MAX_CHARS:
         return None
     if formula := FORMULA.fullmatch(text):
