@@ -31,6 +31,7 @@ QUANTITY = re.compile(
 )
 # $12$, $\$12$ and $9 + 3 = 12$ are no formulas
 MERE = re.compile(rf"\$(?:[-+*/×÷ 0-9.,()]+=\s*)?((?:\\\$)?-?{NUMBER})\$")
+IMPLIES = r"\\implies|\\Longrightarrow|\\Rightarrow|\\iff|⇒|⟹|→"
 NUMBER_WORD = re.compile(
     r"\b(?:one|two|three|four|five)[- ]"
     r"(?:half|halves|thirds?|quarters?|(?:four|fif|six|eigh|ten)ths?)"
@@ -39,8 +40,11 @@ NUMBER_WORD = re.compile(
 )
 COUNT = re.compile(rf"({'|'.join(COUNTS)})")
 # Of 15 + 7 = 22 the left side
-SUMS = re.compile(r"(?<![\w^.])[0-9][-0-9.,\s+*/×÷()$!%°\\]*=\s*(?=\\?\$?[0-9])")
-SUM = re.compile(r"[-+*/×÷·−^(). 0-9{}%√π]+(?:=[-+*/×÷·−^(). 0-9{}%√π]+)+")  # 3/6 + 2/6 = 5/6
+SUMS = re.compile(r"(?<![\w^.])[0-9][-0-9.,\s+*/×÷·()$!%°\\]*=\s*(?=\\?\$?[0-9])")
+SIGNS = r"[-+*/×÷·^(). 0-9{}%√π]+"
+SUM = re.compile(rf"{SIGNS}(?:={SIGNS})+")  # 3/6 + 2/6 = 5/6
+COMPUTED = re.compile(r"[0-9][^-+*/×÷·]* [-+*/×÷·] [^-+*/×÷·]*[0-9]")
+VARIABLE = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 # What makes quantities, here #, part of a formula
 PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|#\s?(?:[-−–/:]|out of)\s?#")
 NOUN_END = re.compile(  # so in total 7 pets
@@ -70,7 +74,8 @@ LINE = re.compile(rf"(?=.*x)(?=.*y){SIDE}={SIDE}(?<=[A-Za-z0-9)])")  # 2x + 3y =
 LISTED = re.compile(r"{0}(?:, {0})*,? (?:and|or) {0}".format(rf"-?{NUMBER}(?:/[0-9]+)?"))  # 2 and 3
 # x, angle C, f'(x), P(7 or 11), (x, y)
 LEFT = (
-    r"(?:[A-Za-z]|∠[A-Z]+|[a-z]'*(?:\^\{?-1\}?)?\((?:[a-z]|-?[0-9.]+)\)|[a-z]\([a-z]\([a-z0-9]\)\)|(?:[A-Z]{1,4}|gcd|lcm)\([^()\n]{1,40}\)"
+    r"(?:[A-Za-z]|∠[A-Z]+|[a-z]'*(?:\^\{?-1\}?)?\((?:[a-z]|-?[0-9.]+)\)"
+    r"|[a-z]\([a-z]\([a-z0-9]\)\)|(?:[A-Z]{1,4}|gcd|lcm)\([^()\n]{1,40}\)"
     r"|\([a-z](?:, ?[a-z])+\))"
 )
 BETWEEN = r"-?[0-9./]+\s*[<≤]=?\s*[a-z]\s*[<≤]=?\s*-?[0-9./]+"  # -2 < x < 3
@@ -121,23 +126,30 @@ WHEN = re.compile(
     rf"(?<!=)(\s-?{NUMBER}),?\s+(?:which )?(?:occurs |attained |reached )?"
     r"(?:at|when|for|if) \$?[a-z]\s*=.*"
 )
-IN_OTHER_WORDS = re.compile(r"[,;:(]\s*(?:that is|i\.e\.|in other words|or simply),?\s+")
+IN_OTHER_WORDS = re.compile(
+    r"[,;:(]\s*(?:that is|i\.e\.|in other words|or simply),?\s+|out of [0-9]+,? or (?=\$)"
+)
 ASIDE = re.compile(r"\s\((?=[a-z]{2,}\s)[^()]*\)")
 BECAUSE = re.compile(r",?\s+(?:because|since)\s")
 BESIDES = re.compile(r"(?<=[0-9A-Za-z%$]),\s+which (?:is|was|are|were|means|makes)\s([^,]*)$")
 SPELLED = re.compile(
     r".*\s[a-z]+[- ][a-z]+ \((-?[0-9]+/[0-9]+)\)\.?"
 )  # the chance is one sixth (1/6)
+STANDS_FOR = re.compile(r",\s+where\s+\$?[A-Za-z]\$?\s+(?:is|denotes)\b.*")
+ROUGHLY = re.compile(r"(?<=\$),\s+(?:or\s+)?(?:about|approximately|roughly)\s[^$]*(?=\.$)")
 AGAIN = re.compile(  # the same once more
-    r",?\s+or\s+(?:equivalently|about|approximately|roughly)\b.*|,\s+or\s+[0-9.]+%.*"
+    r",?\s+or\s+equivalently\b.*|,?\s+(?:or\s+)?(?:about|approximately|roughly)\b.*"
+    r"|,\s+or\s+[0-9.]+%.*"
     r"|(?<=%),?\s+or\s+[0-9]+/[0-9]+.*"
     r"|(?:(?<=/[0-9])|(?<=/[0-9][0-9])),?\s+or\s+(?:0?\.[0-9]|[0-9.]+%).*"
 )
 IS = re.compile(
     r"\s(?:is|are|was|were|(?:must|will|would|should) be|must equal|equals?|factors (?:as|into|to)"
     r"|(?:simplifies|comes|reduces|evaluates|works out|amounts) to"
-    r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?|(?:i\.e\.|that is|namely),?)(?:\s+|:\s*)"
-    r"(?:(?:equal to|exactly|therefore|thus|then|still|also|just|always|at)\s+)?"
+    r"|has\s+(?:an?\s+)?[a-z]+(?:\s+of)?|has(?=\s[0-9]+ (?!choices|options|possib))"
+    r"|(?:i\.e\.|that is|namely),?)(?:\s+|:\s*)"
+    r"(?:(?:equal to|written(?: as)?|exactly|therefore|thus|then|now|still|also|just|only|indeed"
+    r"|always|at)\s+){0,2}"
 )
 PROPER = re.compile(
     r"(?:on |in |an? )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined"
@@ -159,11 +171,12 @@ TALLEST = re.compile(  # So Emily is the tallest; Maria rides faster
     r"(?!(?:It|This|That|She|He|Each|One|The)\b)"
     r"((?-i:[A-Z][a-z]+)) "
     r"(?:\w+ the (?:\w+est|most|least)\b|\w+s \w+er\.?$"
+    r"|is the (?!answer|number)\w+er\b"
     r"|\w+ (?:more|fewer|less)\b.* than (?-i:[A-Z])|\w+ (?:more|fewer|less) \w+\.?$)",
     re.I,
 )
 DAY = re.compile(r".*\b(?:is|be|on) (?:an? )?((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day)\b")
-WAYS = re.compile(rf"\bin ({NUMBER})(?: [a-z]+)? ways\b")
+WAYS = re.compile(rf".*\bin ({NUMBER})(?: [a-z]+)? ways\b")
 OPTION = re.compile(
     r"(?:.*\s)?(?:option|choice) \(?([A-E])\)? is (?:the )?(?:correct|right)\b", re.I
 )
@@ -171,17 +184,18 @@ RATIO = re.compile(r".*\bratio\b.*\b([0-9]+) to ([0-9]+)\b")
 YES = re.compile(r"(?:.*, |(?:so|therefore|thus|hence),? |)(yes|no), ", re.I)
 HENCE = re.compile(r"(?:so|therefore|thus|hence)\b", re.I)
 NO_SOLUTION = re.compile(
-    r"\b(?:has|have|there (?:is|are))(?: exactly| only)? "
+    r".*\b(?:has|have|there (?:is|are))(?: exactly| only)? "
     r"(no (?:[a-z]+ )?solutions?|infinitely many solutions"
     r"|(?:one|two|three|four)(?= (?:\w+ ){0,2}(?:solutions?|roots?|zeros?)\.$))\b"
 )
+STANDS_OUT = (SUBJECT, SPELLED, YES, DAY, TALLEST, OPTION, NO_SOLUTION, WAYS)
 # A sentence with one of these says nothing yet.
 UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
     r"|(?:we|I)\s+(?:\w+\s+)?(?:need(?! (?:at least )?[0-9])|can|could|should|must)"
-    r"|(?-i:may)|might|cannot|not|steps?|cases?|then|(?<!has )(?<!has the )equation(?! of| in)"
-    r"|formula|but|wrong|\w+n['’]t|none|given|divisible|choices"
-    r"|(?:question|problem) (?:asks|is)|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
+    r"|(?-i:may)|might|cannot|not|steps?|(?<!our )(?<!this )cases?|then"
+    r"|(?<!has )(?<!has the )equation(?! of| in)|formula|but|wrong|\w+n['’]t|none|given|divisible"
+    r"|choices|(?:question|problem) (?:asks|is)|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
     re.I,
 )
 
@@ -205,7 +219,7 @@ def statement(text):
         return money[1]
     if text.startswith(("$$", "\\[")):
         return inside(formula).strip() or None if formula else None
-    line = text.partition("\n")[0].partition("</")[0]
+    line = text.partition("\n")[0].partition("</")[0].partition("[/")[0]
     if line.count("**") == 1:  # of **Answer: 40%** (12 of 30) the end
         line = line.partition("**")[0] or line
     if end := re.search(r"[.!?]\s+[A-Z]", without_formulas(line)):  # of the sentence
@@ -218,34 +232,16 @@ def statement(text):
 
 def said_by(sentence):
     """The one thing that a sentence says there is: 72 of "So there are 72 clips altogether."."""
-    sentence = ASIDE.sub("", BECAUSE.split(sentence)[0])
-    besides = BESIDES.search(sentence)
-    if besides and not value(besides[1]) and re.search("[0-9]", sentence[: besides.start()]):
-        sentence = f"{sentence[: besides.start()]}."
-    if len(MERE.findall(sentence)) == 1:
-        sentence = WHEN.sub(r"\1", MERE.sub(r"\1", sentence))
-    if len(MONEY.findall(sentence)) == sentence.count("$"):  # none of them is a formula's
-        sentence = sentence.replace("\\$", "$").replace("$", "\\$")
+    sentence = _to_the_point(sentence)
     behind = IN_OTHER_WORDS.split(sentence)[-1]
     if behind != sentence and (EQUATIONS.match(behind) or value(behind)):
         return value(behind) or behind.strip(" .")
     undecided = UNDECIDED.search(without_formulas(sentence))
 
     # 1. What stands out: $12$ is the largest; No, 91 is none; no solution; It is on **Thursday**.
-    if subject := SUBJECT.match(sentence):
-        return subject[1].strip("$ ,")
-    if spelled := SPELLED.fullmatch(sentence):
-        return spelled[1]
-    for known in (
-        YES.match,
-        DAY.match,
-        TALLEST.match,
-        OPTION.match,
-        NO_SOLUTION.search,
-        WAYS.search,
-    ):
-        if found := known(sentence):
-            return found[1]
+    for known in STANDS_OUT:
+        if found := known.match(sentence):
+            return found[1].strip("$ ,")
     if ratio := RATIO.match(sentence):
         return f"{ratio[1]}:{ratio[2]}"
     bold = BOLD.findall(sentence) or BOLD_END.findall(sentence)
@@ -258,6 +254,8 @@ def said_by(sentence):
         return None
     if equations and not re.search("[0-9]", sentence[: equations.start()]):
         return None if undecided else _last_side(equations[1])
+    if answer := _computed(sentence):
+        return answer
     named = NAMED.match(sentence)
     if named and (answer := value(sentence[named.end() :].rpartition("=")[2])):
         return answer
@@ -292,6 +290,21 @@ def value(text):
         return re.sub(r",?\s+(?:and|or)\s+", ", ", part)
     mathematics = GROUP.fullmatch(part) or MATHS.fullmatch(part) or LINE.fullmatch(part)
     return part if mathematics else None
+
+
+def _to_the_point(sentence):
+    """A sentence without reasons, asides and what a formula stands for. What is no formula between
+    dollars loses them, so that one rule reads $12$ students, \\$12 and 12 students."""
+    sentence = ASIDE.sub("", BECAUSE.split(sentence)[0])
+    sentence = STANDS_FOR.sub(".", ROUGHLY.sub("", sentence))
+    besides = BESIDES.search(sentence)
+    if besides and not value(besides[1]) and re.search("[0-9]", sentence[: besides.start()]):
+        sentence = f"{sentence[: besides.start()]}."
+    if len(MERE.findall(sentence)) == 1:
+        sentence = WHEN.sub(r"\1", MERE.sub(r"\1", sentence))
+    if len(MONEY.findall(sentence)) == sentence.count("$"):  # none of them is a formula's
+        sentence = sentence.replace("\\$", "$").replace("$", "\\$")
+    return sentence
 
 
 def inside(formula):
@@ -347,11 +360,18 @@ def _of_formulas(line, formulas):
 
 def _last_equation(sentence, formulas):
     """Hence $n = 7$; Therefore, $x = 2$ or $x = 3$; Thus, $f(3) = 6 + 1 = 7$."""
-    last = inside(formulas[-1])
+    if len(formulas) == 2 and RELATED.fullmatch(inside(formulas[1])):
+        joined = JOINED.fullmatch(sentence, formulas[0].end(), formulas[1].start())
+        if joined and "=" in formulas[0][0] and not RELATED.fullmatch(inside(formulas[0])):
+            formulas = formulas[1:]  # $4n = 28$ and $n = 7$
+    last = re.split(IMPLIES, inside(formulas[-1]))[-1].strip(" .")
+    last = re.sub(r",?\s*\\q?quad.*", "", last)
     ends = UNITS.fullmatch(sentence, formulas[-1].end())
     words = FORMULA.sub("", sentence)
     if len(formulas) > 1:
         equations = all("=" in formula[0] for formula in formulas)
+        if ends and GROUP.fullmatch(last) and "notation" in words:  # written as $(-4, 4)$.
+            return last
         if not ends or not equations or UNDECIDED.search(words):
             return None
         between = sentence[formulas[-2].end() : formulas[-1].start()]
@@ -368,10 +388,13 @@ def _last_equation(sentence, formulas):
     operator = re.search(r"\\(?:int|sum|prod|lim|binom)", first)
     first = re.sub(r"\\(?:begin|end)\{\w+\}", "", first)
     bare = re.sub(r"[A-Za-z]'*(?:\^\{-1\})?\([^()]*\)|_\{?\w+\}?|\\[a-z]+", "", first)
-    on_its_way = re.search("[0-9]", bare) and re.search("[A-Za-z]", bare)
+    on_its_way = re.search("[0-9]", bare) and re.search("[A-Za-hj-z]", bare)
     factors = others and re.fullmatch(r"\s*\S*\([^()]+\)\s*\([^()]+\)", others[-1])
-    if not ends or not others or on_its_way and not operator and not factors:
-        return None  # $2x = 14$; $3 + 4 = 7$ without a word
+    rewritten = len(others) > 1 or operator or factors
+    if not (ends or WHERE.match(sentence, formulas[-1].end())) or not others:
+        return None
+    if on_its_way and not rewritten:
+        return None  # $2x = 14$
     return others[-1].strip() or None
 
 
@@ -385,6 +408,13 @@ def _at_its_end(sentence, formulas):
     if sure and alone and ends and re.search("[0-9]", answer) and not re.search("[=<>]", answer):
         return answer
     return None
+
+
+def _computed(sentence):
+    """90 minutes ÷ 60 minutes per hour = 1.5 hours"""
+    left, _, right = sentence.partition("=")
+    numbers = COMPUTED.search(left) and not VARIABLE.search(left) and "$" not in left
+    return value(right) if numbers and "," not in right else None
 
 
 def _last_side(equations):

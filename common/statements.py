@@ -95,6 +95,8 @@ UNFINISHED = re.compile(
     r"(?:[,;+=(×/-]|\s\*"
     r"|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from))\s*$"
 )
+LAST_SIDE = re.compile(r"\$?=\s([^=$]+)\$?\.?")  # the last line of many
+UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of its own line
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
 ORNAMENTS = re.compile(
     r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
@@ -102,11 +104,14 @@ ORNAMENTS = re.compile(
 )
 # Sentences behind the last one of a solution
 CLOSING = re.compile(
-    r"[*#_ ]*(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please|thank|great|good luck"
-    r"|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b|does th(?:at|is)\b"
-    r"|(?:step [0-9]+[:.] )?(?:check\b|verif)|note\b"
+    r"\(.*\)$|[*#_ ]*(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please|thank|great"
+    r"|good luck|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b"
+    r"|does th(?:at|is)\b|(?:step [0-9]+[:.] )?(?:check\b|verif)|note\b"
     r"|(?:to|let['’]s|we can) (?:double[- ]?)?(?:check|verify)|(?:it|this) works"
     r"|(?:this|that)(?:'s| is) (?:a little|about|roughly|approximately|almost|just)\b"
+    r"|alternatively|another way|we can also|as a check"
+    r"|that['’]s (?:a lot|quite|it\b|correct|right)"
+    r"|this (?:fraction|answer|result|value) (?:is (?:already|correct|in|exact)|can)"
     r"|this (?:follows|is because|holds|comes from)"
     r"|(?:this|that|it) (?:checks|matches|agrees|makes sense|is (?:correct|right|consistent))"
     r"|(?:problem )?solved|done|q\.?e\.?d)",
@@ -120,7 +125,7 @@ RECAP = re.compile(
 BULLET = re.compile(r"(?:[-*•]|[0-9]+[.)])\s")
 # One that begins so is a conclusion ...
 CONCLUDES = re.compile(
-    r"(?:(?:therefore|thus|so(?!\s+far)|hence|finally|(?:in )?conclusion|in total|altogether"
+    r"(?:(?:therefore|thus|so(?!\s+far)|hence|finally|(?:in )?conclusion|in total|all ?together"
     r"|overall|consequently|(?:this|that|which) means|it follows|as a result|the"
     r"|we (?:conclude|find|get|obtain))\b|所以|因此|综上|故|总共|一共)",
     re.I,
@@ -130,18 +135,21 @@ GOES_ON = re.compile(
     r"(?:first|now(?! (?:he|she|they|there|it|[A-Z]\w+) (?:has|have|is|are|will)\b)|so far|since"
     r"|given|also|similarly|again|here|recall|where|because|for example|step|case|then|next"
     r"|multiply|divide|add|subtract|plug(?:ging)?|substitut(?:e|ing)|use|solve|simplify|find"
-    r"|calculate|compute|expand|set|remember)\b|[-*0-9]+[.)]?\s|[^A-Za-z]*$",
+    r"|calculate|compute|expand|set|remember)\b|[-*•]\s|[0-9]+[.)]\s|[^A-Za-z]*$",
     re.I,
 )
 # A reason, before what follows
 SINCE = re.compile(r"(?:since|because|as)\s[^,\n]*,\s+(?:so\s+)?", re.I)
 SO = re.compile(  # before what follows in a sentence
     r",\s+(?:and\s+)?(?:so|hence|thus|therefore|which means|giving)\s+(?:that\s+)?"
-    r"|\s+(?:to get|to find|to obtain|gives|yields|we (?:get|obtain|find))\s+(?:that\s+)?"
+    r"|\s+(?:to get|to find|to obtain|gives|yields"
+    r"|we (?:get|obtain|find|arrive at|end up with|are left with))\s+(?:that\s+)?"
     r"(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
 )
 UNSURE = re.compile(
-    r"\b(?:so far|I|you|we(?! (?:get|find|obtain|see)\b)|unless|until|maybe|perhaps|seems?)\b", re.I
+    r"\b(?:so far|I|you|we(?! (?:get|find|obtain|see|have [0-9]+ [×*·+÷-])(?:\b|\s))|unless|until"
+    r"|maybe|perhaps|seems?)\b",
+    re.I,
 )
 
 
@@ -216,9 +224,11 @@ def _concluded(text):
 def _lines(text):
     """The last lines of a solution, without what is behind it: a check, a wish, an ornament."""
     text = ALIGNED.sub(_one_line, text[-2 * MAX_CHARS :])
-    text = DISPLAY.sub(lambda m: " ".join(m[0].split()), text)
+    text = DISPLAY.sub(_displayed, text)
     lines = []
     for line in text.splitlines():
+        if lines and UNITS_ALONE.fullmatch(line.strip()) and lines[-1].startswith(("$$", "\\[")):
+            continue
         line, ornaments = ORNAMENTS.subn("", line.strip())
         if line.strip("-*_=# "):
             lines.append(f"{line}." if ornaments and line[-1].isalnum() else line)
@@ -230,6 +240,11 @@ def _one_line(environment):
     if not environment[1].startswith(("align", "gather", "equation", "split")):
         return environment[0]
     return f"$${environment[2].replace('&', '').replace(chr(92) * 2, ' ')}$$"
+
+
+def _displayed(formula):
+    """On one line, and the end of its sentence behind it."""
+    return re.sub(r"\.\s*(\$\$|\\\])$", r"\1.", " ".join(formula[0].split()))
 
 
 def _without_recap(lines):
@@ -253,6 +268,7 @@ def _without_closing(parts):
 
 def _of_sentence(sentence):
     sentence = sentence.replace("−", "-")
+    sentence = re.sub(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\()", "", sentence)
 
     # 1. A line may be all: **24**; 3/6 + 2/6 = 5/6
     if bold := re.fullmatch(r"\*{2,3}([^*]+)\*{2,3}\.?", sentence):
@@ -260,15 +276,15 @@ def _of_sentence(sentence):
         if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):
             return answer
 
-    if sentence.startswith("= "):  # the last line of many
-        return value(sentence[2:])
+    if side := LAST_SIDE.fullmatch(sentence):
+        return value(side[1])
     if SUM.fullmatch(sentence):
         return sentence.rpartition("=")[2].strip(" .")
 
     # 2. Of a chain of reasons only what follows: Since 4 < 5, .., so x = 7; Divide by 2: x = 7
     if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
         sentence = sentence[reason.end() :]
-    behind = sentence.rpartition(": ")[2].removeprefix("Then ")
+    behind = sentence.rpartition(": ")[2]
     formula = FORMULA.fullmatch(behind.rstrip("."))
     if EQUATIONS.fullmatch(behind) or formula and RELATED.fullmatch(inside(formula)):
         sentence = behind
