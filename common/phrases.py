@@ -30,7 +30,7 @@ QUANTITY = re.compile(
     re.A | re.I,
 )
 # $12$, $\$12$ and $9 + 3 = 12$ are no formulas
-MERE = re.compile(rf"\$(?:[-+*/×÷ 0-9.,()]+=\s*)?((?:\\\$)?-?{NUMBER})\$")
+MERE = re.compile(rf"\$(?:(?:[-+*/×÷ 0-9.,()]|\\cdot|\\times)+=\s*)?((?:\\\$)?-?{NUMBER})\$")
 IMPLIES = r"\\implies|\\Longrightarrow|\\Rightarrow|\\iff|⇒|⟹|→"
 NUMBER_WORD = re.compile(
     r"\b(?:one|two|three|four|five)[- ]"
@@ -51,6 +51,7 @@ NOUN_END = re.compile(  # so in total 7 pets
     rf"\b{NUMBER} (?!(?:is|are|was|and|or|of|in|on|at|the|to|for|with|from|by|per|more|less|fewer"
     r"|times|that|which|but|so|minus|plus|other|different|red|blue|green|white|black)\b)[a-z]{3,}$"
 )
+CUBED = re.compile(r"\b([ckm]?m|ft|in)(?:\^[23]|[²³])")
 BOUND = re.compile(rf"\bthan {NUMBER}\b")  # seven primes less than 18
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
@@ -88,13 +89,14 @@ EQUATIONS = re.compile(rf"(?<![^\s,:])({PLAIN}(?:,?\s+(?:and|or)\s+{PLAIN}|,\s+{
 GAP = r"(?:[\s$]|\\quad|\\qquad|\\[ ,;])*"
 AND = rf"{GAP}(?:,|;|,?\s*(?:\\text\{{\s*)?(?:and|or)(?:\s*\}})?){GAP}"
 JOINED = re.compile(AND)
-EQUALS = r"(?<![<>!:])="
+EQUALS = r"(?:(?<![<>!:])=|\\equiv(?![a-z]))"
 RELATED = re.compile(  # x = 5, x < 5
     rf"\s*[A-Za-z](?:_\{{?\w+\}}?)?\s*(?:{EQUALS}|[<>]=?|!=|\\(?:leq?|geq?|neq?|lt|gt|in)(?![a-z]))"
     r"(?!.*=)[^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*"
 )
 LESS = r"\s*(?:<|\\leq?(?![a-z])|\\lt(?![a-z]))\s*"
 CHAIN = re.compile(rf"[^A-Za-z=<]*{LESS}[a-z]{LESS}[^A-Za-z=<]*")  # -2 < x < 3
+ASSIGNED = re.compile(r"\s*[A-Za-z]\s*=[^=,]*(?:,\s*[A-Za-z]\s*=[^=,]*)+")  # x = 2, y = 3
 GIVES = re.compile(r"[\s,]*(?:gives|implies|yields|means|so|hence|then|thus)[\s,]*(?:that\s+)?")
 
 # -------------------------------------------------------------------------------------------- words
@@ -155,8 +157,9 @@ PROPER = re.compile(
     r"(?:on |in |an? )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined"
     r"|not (?!(?:clear|known|sure|given|possible|easy|obvious)\b)[a-z]+"
     r"|neither even nor odd|prime|composite|positive|negative|(?:ir)?rational"
-    r"|(?:isosceles|equilateral|scalene|acute|obtuse|right)(?: triangle)?"
-    r"|(?:square|rectangle|parallelogram|rhombus|trapezoid|circle|ellipse|parabola|hyperbola))"
+    r"|right triangle|isosceles|equilateral|scalene|acute|obtuse"
+    r"|square|rectangle|parallelogram|rhombus|trapezoid|circle|ellipse|parabola|hyperbola)"
+    r"(?: triangle)?"
 )
 UNITS = re.compile(
     r"\s*(?:(?:cubic|square) )?(?:units|inch(?:es)?|feet|ft|(?:centi|milli|kilo)?met(?:er|re)s?"
@@ -169,9 +172,9 @@ SUBJECT = re.compile(  # Thus, $12$ is the largest; Therefore $x > 5$ is the sol
 TALLEST = re.compile(  # So Emily is the tallest; Maria rides faster
     r"(?:(?:therefore|thus|so|hence|th(?:is|at) means)[\s,]+(?:that\s+)?)?"
     r"(?!(?:It|This|That|She|He|Each|One|The)\b)"
-    r"((?-i:[A-Z][a-z]+)) "
+    r"((?-i:(?:[A-Z][a-z]+ )?[A-Z]|[A-Z][a-z]+)) "
     r"(?:\w+ the (?:\w+est|most|least)\b|\w+s \w+er\.?$"
-    r"|is the (?!answer|number)\w+er\b"
+    r"|is the (?!answer|number)\w+er\b|is (?:cheap|fast|slow|old|young|tall|short|heavi|light)er\b"
     r"|\w+ (?:more|fewer|less)\b.* than (?-i:[A-Z])|\w+ (?:more|fewer|less) \w+\.?$)",
     re.I,
 )
@@ -181,7 +184,7 @@ OPTION = re.compile(
     r"(?:.*\s)?(?:option|choice) \(?([A-E])\)? is (?:the )?(?:correct|right)\b", re.I
 )
 RATIO = re.compile(r".*\bratio\b.*\b([0-9]+) to ([0-9]+)\b")
-YES = re.compile(r"(?:.*, |(?:so|therefore|thus|hence),? |)(yes|no), ", re.I)
+YES = re.compile(r"(?:.*, (?:and )?|(?:so|therefore|thus|hence),? |)(yes|no), ", re.I)
 HENCE = re.compile(r"(?:so|therefore|thus|hence)\b", re.I)
 NO_SOLUTION = re.compile(
     r".*\b(?:has|have|there (?:is|are))(?: exactly| only)? "
@@ -194,8 +197,9 @@ UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
     r"|(?:we|I)\s+(?:\w+\s+)?(?:need(?! (?:at least )?[0-9])|can|could|should|must)"
     r"|(?-i:may)|might|cannot|not|steps?|(?<!our )(?<!this )cases?|then"
-    r"|(?<!has )(?<!has the )equation(?! of| in)|formula|but|wrong|\w+n['’]t|none|given|divisible"
-    r"|choices|(?:question|problem) (?:asks|is)|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
+    r"|(?<!has )(?<!has the )equation(?! of| in)|(?<!by the )formula|but|wrong|\w+n['’]t|none"
+    r"|given|divisible|choices|(?:question|problem) (?:asks|is)"
+    r"|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
     re.I,
 )
 
@@ -234,8 +238,10 @@ def said_by(sentence):
     """The one thing that a sentence says there is: 72 of "So there are 72 clips altogether."."""
     sentence = _to_the_point(sentence)
     behind = IN_OTHER_WORDS.split(sentence)[-1]
-    if behind != sentence and (EQUATIONS.match(behind) or value(behind)):
-        return value(behind) or behind.strip(" .")
+    if behind != sentence and EQUATIONS.match(behind):
+        return behind.strip(" .")
+    if behind != sentence and (answer := value(LEADS.sub("", behind, count=1))):
+        return answer
     undecided = UNDECIDED.search(without_formulas(sentence))
 
     # 1. What stands out: $12$ is the largest; No, 91 is none; no solution; It is on **Thursday**.
@@ -365,7 +371,7 @@ def _last_equation(sentence, formulas):
         if joined and "=" in formulas[0][0] and not RELATED.fullmatch(inside(formulas[0])):
             formulas = formulas[1:]  # $4n = 28$ and $n = 7$
     last = re.split(IMPLIES, inside(formulas[-1]))[-1].strip(" .")
-    last = re.sub(r",?\s*\\q?quad.*", "", last)
+    last = re.sub(r",?\s*\\q?quad.*|\s*\\p?mod\b.*", "", last)
     ends = UNITS.fullmatch(sentence, formulas[-1].end())
     words = FORMULA.sub("", sentence)
     if len(formulas) > 1:
@@ -381,11 +387,17 @@ def _last_equation(sentence, formulas):
         return last if decided and sentence[-1] in ".!$)]*。" else None
     if "equation" in words:  # of a line, a circle
         return last if ends and not UNDECIDED.search(words) else None
-    bare = GROUP.fullmatch(last) or "=" not in last and re.fullmatch(r"[Ss]o[\s,:.]*", words)
+    bare = (
+        GROUP.fullmatch(last)
+        or not re.search(EQUALS, last)
+        and re.fullmatch(r"[Ss]o[\s,:.]*", words)
+    )
     if bare and ends:  # They meet at $(1, -2)$. So $2\sqrt{3}$.
         return None if UNDECIDED.search(words) else last
+    if ends and ASSIGNED.fullmatch(last):
+        return last
     first, *others = re.split(EQUALS, last)
-    operator = re.search(r"\\(?:int|sum|prod|lim|binom)", first)
+    operator = re.search(r"\\(?:int|sum|prod|lim|binom)|\\frac\{d\}", first)
     first = re.sub(r"\\(?:begin|end)\{\w+\}", "", first)
     bare = re.sub(r"[A-Za-z]'*(?:\^\{-1\})?\([^()]*\)|_\{?\w+\}?|\\[a-z]+", "", first)
     on_its_way = re.search("[0-9]", bare) and re.search("[A-Za-hj-z]", bare)
@@ -432,7 +444,7 @@ def _last_side(equations):
 def _counted(sentence):
     """The one number of a sentence, or its one sum of money: So Janet makes $18 every day. Several
     only if it is a conclusion: Therefore there are 8 rabbits and 12 chickens."""
-    sentence = BOUND.sub("", SUMS.sub("", sentence))
+    sentence = BOUND.sub("", SUMS.sub("", CUBED.sub(r"\1", sentence)))
     quantities = QUANTITY.findall(sentence) or NUMBER_WORD.findall(sentence)
     if len(quantities) > 1:
         quantities = QUANTITY.findall(BESIDE.sub("", sentence))
@@ -441,9 +453,7 @@ def _counted(sentence):
     money = [quantity for quantity in quantities if "$" in quantity]
     if len(money) == 1:
         quantities = money
-    ends = (
-        sentence.endswith((".", "!", "。")) or HENCE.match(sentence) and NOUN_END.search(sentence)
-    )
+    ends = sentence.endswith((".", "!", "。")) or NOUN_END.search(sentence)
     if UNDECIDED.search(sentence) or not ends:
         return None
     if len(quantities) > 1 and not (HENCE.match(sentence) and re.search(r"\band\b", sentence)):

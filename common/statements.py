@@ -18,6 +18,7 @@ from common.phrases import (
     AND,
     EQUATIONS,
     FORMULA,
+    GROUP,
     HENCE,
     MONEY,
     NO_ANSWER,
@@ -63,7 +64,8 @@ MARKS = [
     r"^[#*∴ \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
     r"^[#* \t]*+A[* \t]*:(?![\s\S]{0,200}?^[#* \t]*+B[* \t]*[:.)])",  # A: 5, if no B: follows
     r"答案?\s*(?:是|为|：|:)",
-    r"####|[<\[](?:final_)?answer[>\]]",
+    r"####(?!\s*(?:explanation|solution|step|reasoning|check|verif|note))",
+    r"[<\[](?:final_)?answer[>\]]",
 ]
 MARK = re.compile("|".join(MARKS), re.I | re.M)
 HEADING = re.compile(
@@ -82,6 +84,11 @@ SUPPOSED = re.compile(
     re.I,
 )
 
+# ... and what takes it back, if it stands at the end
+CANNOT_TELL = re.compile(
+    r"\b(?:cannot|can['’]t|can not) (?:tell|say|decide|determine|be sure)\b", re.I
+)
+
 # ------------------------------------------------------------------------------------ last sentence
 
 DISPLAY = re.compile(r"\$\$[^$]+\$\$|\\\[[^]]+\\\]")
@@ -95,8 +102,9 @@ UNFINISHED = re.compile(
     r"(?:[,;+=(×/-]|\s\*"
     r"|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from))\s*$"
 )
-LAST_SIDE = re.compile(r"\$?=\s([^=$]+)\$?\.?")  # the last line of many
+LAST_SIDE = re.compile(r"\$?(?:=>?|→|⇒)\s*([^=$]+)\$?\.?")  # the last line of many
 UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of its own line
+NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[-*]\s+(?=Total))")
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
 ORNAMENTS = re.compile(
     r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
@@ -104,14 +112,16 @@ ORNAMENTS = re.compile(
 )
 # Sentences behind the last one of a solution
 CLOSING = re.compile(
-    r"\(.*\)$|[*#_ ]*(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please|thank|great"
-    r"|good luck|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b"
+    r"\([A-Z][^()]*[.!]\)$|[*#_ ]*(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please"
+    r"|thank|great|good luck|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b"
     r"|does th(?:at|is)\b|(?:step [0-9]+[:.] )?(?:check\b|verif)|note\b"
     r"|(?:to|let['’]s|we can) (?:double[- ]?)?(?:check|verify)|(?:it|this) works"
     r"|(?:this|that)(?:'s| is) (?:a little|about|roughly|approximately|almost|just)\b"
+    r"|(?:therefore,? )?the problem is|that['’]s how|you can|isn['’]t|we verify|indeed"
     r"|alternatively|another way|we can also|as a check"
     r"|that['’]s (?:a lot|quite|it\b|correct|right)"
     r"|this (?:fraction|answer|result|value) (?:is (?:already|correct|in|exact)|can)"
+    r"|this is (?:an? )?(?:reasonable|consistent|plausible)"
     r"|this (?:follows|is because|holds|comes from)"
     r"|(?:this|that|it) (?:checks|matches|agrees|makes sense|is (?:correct|right|consistent))"
     r"|(?:problem )?solved|done|q\.?e\.?d)",
@@ -141,14 +151,15 @@ GOES_ON = re.compile(
 # A reason, before what follows
 SINCE = re.compile(r"(?:since|because|as)\s[^,\n]*,\s+(?:so\s+)?", re.I)
 SO = re.compile(  # before what follows in a sentence
-    r",\s+(?:and\s+)?(?:so|hence|thus|therefore|which means|giving)\s+(?:that\s+)?"
-    r"|\s+(?:to get|to find|to obtain|gives|yields"
-    r"|we (?:get|obtain|find|arrive at|end up with|are left with))\s+(?:that\s+)?"
+    r",\s+we have\s+(?:that\s+)?(?=\$|\\\()|"
+    r",\s+(?:and\s+)?(?:so|hence|thus|therefore|which means|giving|leaving)\s+(?:that\s+)?"
+    r"|\s+(?:to get|to find|to obtain|gives|yields|and (?:get|obtain|find)"
+    r"|we (?:get|obtain|find|arrive at|end up with|are left with))\s+(?:that\s+|a total of\s+)?"
     r"(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
 )
 UNSURE = re.compile(
-    r"\b(?:so far|I|you|we(?! (?:get|find|obtain|see|have [0-9]+ [×*·+÷-])(?:\b|\s))|unless|until"
-    r"|maybe|perhaps|seems?)\b",
+    r"\b(?:so far|I|you|we(?! (?:get|find|obtain|see|conclude|have [0-9]+ [×*·+÷-])(?:\b|\s))"
+    r"|unless|until|maybe|perhaps|seems?)\b",
     re.I,
 )
 
@@ -201,7 +212,7 @@ def _marked(text):
     for start in sorted(marks)[-50:][::-1]:  # a text of nothing but marks says nothing
         answer = statement(text[start : start + 2 * MAX_CHARS])
         if answer and not OPEN_BOX.search(answer):
-            return answer
+            return None if CANNOT_TELL.search(text, max(start, len(text) - 200)) else answer
     return None
 
 
@@ -268,6 +279,7 @@ def _without_closing(parts):
 
 def _of_sentence(sentence):
     sentence = sentence.replace("−", "-")
+    sentence = NUMBERED.sub("", sentence)
     sentence = re.sub(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\()", "", sentence)
 
     # 1. A line may be all: **24**; 3/6 + 2/6 = 5/6
@@ -276,20 +288,23 @@ def _of_sentence(sentence):
         if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):
             return answer
 
+    if "," in sentence and GROUP.fullmatch(sentence):
+        return sentence
     if side := LAST_SIDE.fullmatch(sentence):
         return value(side[1])
-    if SUM.fullmatch(sentence):
-        return sentence.rpartition("=")[2].strip(" .")
-
     # 2. Of a chain of reasons only what follows: Since 4 < 5, .., so x = 7; Divide by 2: x = 7
     if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
-        sentence = sentence[reason.end() :]
+        sentence = re.sub(r"^we (?:have|take) (?=\$|\\\()", "So ", sentence[reason.end() :])
     behind = sentence.rpartition(": ")[2]
     formula = FORMULA.fullmatch(behind.rstrip("."))
-    if EQUATIONS.fullmatch(behind) or formula and RELATED.fullmatch(inside(formula)):
+    related = formula and RELATED.fullmatch(inside(formula))
+    computed = SUM.fullmatch(behind) and not UNDECIDED.search(sentence)
+    if related or computed or EQUATIONS.fullmatch(behind):
         sentence = behind
+    if SUM.fullmatch(sentence):
+        return sentence.rpartition("=")[2].strip(" .")
     clause = SO.split(sentence)[-1]
-    on_its_way = GOES_ON.match(clause) and not clause[:1].isdigit()
+    on_its_way = GOES_ON.match(clause) and not re.match(r"[0-9$\\]", clause)
     if clause != sentence and clause.strip() and not on_its_way:
         sentence = f"So {clause}"
 
