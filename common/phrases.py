@@ -113,7 +113,7 @@ NO_ANSWER = re.compile(
 )
 CUT = re.compile(r"\b(?:is|are|be|equals?|of|the|that)$")  # The area is
 
-BOLD = re.compile(r"\*\*([^*\n]*[0-9][^*\n]*)\*\*")
+BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 BOLD_END = re.compile(r"\*\*([^*\n]+)\*\*[.!]?$")
 WHERE = re.compile(
     r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|provided|assuming|or equivalently"
@@ -141,7 +141,7 @@ STANDS_FOR = re.compile(r",\s+where\s+\$?[A-Za-z]\$?\s+(?:is|denotes)\b.*")
 ROUGHLY = re.compile(r"(?<=\$),\s+(?:or\s+)?(?:about|approximately|roughly)\s[^$]*(?=\.$)")
 AGAIN = re.compile(  # the same once more
     r",?\s+or\s+equivalently\b.*|,?\s+(?:or\s+)?(?:about|approximately|roughly)\b.*"
-    r"|,\s+or\s+[0-9.]+%.*"
+    r"|,\s+or\s+[0-9.]+%.*|,\s+or\s+[0-9]+ (?:hours?|minutes?|days?|weeks?|feet|dollars)\b.*"
     r"|(?<=%),?\s+or\s+[0-9]+/[0-9]+.*"
     r"|(?:(?<=/[0-9])|(?<=/[0-9][0-9])),?\s+or\s+(?:0?\.[0-9]|[0-9.]+%).*"
 )
@@ -250,9 +250,8 @@ def said_by(sentence):
             return found[1].strip("$ ,")
     if ratio := RATIO.match(sentence):
         return f"{ratio[1]}:{ratio[2]}"
-    bold = BOLD.findall(sentence) or BOLD_END.findall(sentence)
-    if len(bold) == 1:
-        return statement(bold[0])
+    if (bold := _bold(sentence)) and bold != sentence:
+        return statement(bold)
 
     # 2. Equations at its end: So x = 2 or x = 3; Range = [3, 5); Hence $n = 7$.
     equations = EQUATIONS.search(sentence)
@@ -313,6 +312,12 @@ def _to_the_point(sentence):
     return sentence
 
 
+def _bold(text):
+    """The one number, or else the last words, that stand out: So it is **12 cm**."""
+    bold = [one for one in BOLD.findall(text) if re.search("[0-9]", one)] or BOLD_END.findall(text)
+    return bold[0] if len(bold) == 1 else None
+
+
 def inside(formula):
     return next(part for part in formula.groups() if part is not None)
 
@@ -324,8 +329,7 @@ def without_formulas(text):
 
 def _of_words(line):
     """72 clips; 13 of "The number is 13"; Monday; but not "unclear to me"."""
-    bold = BOLD.findall(line)
-    sentence = bold[0] if len(bold) == 1 else re.split(r"\.(?:\s|$)|。", line)[0]
+    sentence = _bold(line) or re.split(r"\.(?:\s|$)|。", line)[0]
     answer = AGAIN.sub("", _first_part(sentence)).strip(' *$`<>"')
     if answer.count("}") > answer.count("{"):
         answer = answer.rstrip("}")
@@ -333,7 +337,7 @@ def _of_words(line):
         return yes[1]
     if re.search("[\u4e00-\u9fff]", answer) and len(numbers := re.findall(NUMBER, answer)) == 1:
         return numbers[0]
-    if VALUE.fullmatch(rest := _after_is(answer)):
+    if rest := value(_after_is(answer)):
         return PLACE.sub("", rest)
     if VALUE.fullmatch(answer):
         return PLACE.sub("", answer)

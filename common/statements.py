@@ -79,7 +79,7 @@ JSON = re.compile(
 ASKS = re.compile(r"\n[*# ]*(?:Q|Question|Problem|Human|User)(?: [0-9]+)?[* ]*:")
 # What makes "the answer is 5" no statement, if it stands right before
 SUPPOSED = re.compile(
-    r"\b(?:if|suppose|assume|whether|what|say|guess|unless|until|maybe|perhaps)\s+(?:that\s+)?"
+    r"\b(?:if|suppose|assume|whether|what|say|guess|unless|until|maybe|perhaps|your)\s+(?:that\s+)?"
     r"(?:the\s+|our\s+)?(?:final\s+|correct\s+)?$",
     re.I,
 )
@@ -121,9 +121,11 @@ CLOSING = re.compile(
     r"|alternatively|another way|we can also|as a check"
     r"|that['’]s (?:a lot|quite|it\b|correct|right)"
     r"|this (?:fraction|answer|result|value) (?:is (?:already|correct|in|exact)|can)"
+    r"|yes, (?:that|this|it)|let me (?:double|check|verify)|this is (?:the|what|how|why)\b"
     r"|this is (?:an? )?(?:reasonable|consistent|plausible)"
     r"|this (?:follows|is because|holds|comes from)"
     r"|(?:this|that|it) (?:checks|matches|agrees|makes sense|is (?:correct|right|consistent))"
+    r"(?!.* so )"
     r"|(?:problem )?solved|done|q\.?e\.?d)",
     re.I,
 )

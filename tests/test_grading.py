@@ -952,6 +952,9 @@ KNOWN_UNREAD = [
     "Sarah had thirty dollars.",
     "gives us F8.",
     "each of them gets 11 candies",
+    r"\( |z| = \sqrt{2} \)",
+    r"$1-\frac{3}{10}=\frac{7}{10}$.",
+    "it is not a right triangle.",
 ]
 
 
