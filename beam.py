@@ -293,11 +293,14 @@ BLOCK = 128  # of the vocabulary: sums within it are of single precision
 def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False):
     """Read each prompt once. Returns the roots, one for each problem.
 
-    Raises ValueError if a prompt fills the policy's context, or problems is no list of texts.
+    Raises ValueError if a prompt fills the policy's context, problems is no list of texts, or
+    max_new_tokens is below 1.
     """
     texts = isinstance(problems, list | tuple) and all(isinstance(one, str) for one in problems)
     if not texts or not problems:
         raise ValueError(f"problems must be a list of texts, at least one, not {problems!r:.80}")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
     context = getattr(policy.config, "max_position_embeddings", None) or math.inf
     roots = []
     for i, problem in enumerate(problems):
@@ -318,6 +321,8 @@ def random_numbers(parents, generators, max_new_tokens):
 
     They are drawn beforehand. So a row writes the same whatever else is in its batch.
     """
+    if not parents:
+        raise ValueError("there is nothing to continue: n must be at least 1")
     rows = [torch.rand(max_new_tokens, generator=generators[node.problem]) for node in parents]
     return torch.stack(rows)
 
@@ -622,7 +627,7 @@ def main(argv=None):
         "PRM-guided beam search: keep the best N/M partial solutions, continue each M times.",
     )
     parser.add("--n", cli.positive_int, "steps sampled at each depth; solutions returned at most")
-    parser.add("--beam-width", cli.positive_int, "M, continuations of each beam kept")
+    parser.add("--beam-width", cli.positive_int, "M, continuations of each beam kept; n/M are kept")
     parser.add("--max-steps", cli.positive_int, "depth at most; the last step ends the text")
     parser.add("--lookahead", cli.non_negative_int, "judge a step by N greedy steps beyond it")
     parser.add("--temperature", cli.non_negative_float, "of sampling; 0 is greedy")

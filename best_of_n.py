@@ -224,11 +224,14 @@ BLOCK = 128  # of the vocabulary: sums within it are of single precision
 def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False):
     """Read each prompt once. Returns the roots, one for each problem.
 
-    Raises ValueError if a prompt fills the policy's context, or problems is no list of texts.
+    Raises ValueError if a prompt fills the policy's context, problems is no list of texts, or
+    max_new_tokens is below 1.
     """
     texts = isinstance(problems, list | tuple) and all(isinstance(one, str) for one in problems)
     if not texts or not problems:
         raise ValueError(f"problems must be a list of texts, at least one, not {problems!r:.80}")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
     context = getattr(policy.config, "max_position_embeddings", None) or math.inf
     roots = []
     for i, problem in enumerate(problems):
@@ -250,6 +253,8 @@ def random_numbers(parents, generators, max_new_tokens):
 
     They are drawn beforehand. So a row writes the same whatever else is in its batch.
     """
+    if not parents:
+        raise ValueError("there is nothing to continue: n must be at least 1")
     rows = [torch.rand(max_new_tokens, generator=generators[node.problem]) for node in parents]
     return torch.stack(rows)
 

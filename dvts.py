@@ -311,11 +311,14 @@ BLOCK = 128  # of the vocabulary: sums within it are of single precision
 def prefill(policy, tokenizer, problems, system, max_new_tokens, thinking=False):
     """Read each prompt once. Returns the roots, one for each problem.
 
-    Raises ValueError if a prompt fills the policy's context, or problems is no list of texts.
+    Raises ValueError if a prompt fills the policy's context, problems is no list of texts, or
+    max_new_tokens is below 1.
     """
     texts = isinstance(problems, list | tuple) and all(isinstance(one, str) for one in problems)
     if not texts or not problems:
         raise ValueError(f"problems must be a list of texts, at least one, not {problems!r:.80}")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
     context = getattr(policy.config, "max_position_embeddings", None) or math.inf
     roots = []
     for i, problem in enumerate(problems):
@@ -337,6 +340,8 @@ def random_numbers(parents, generators, max_new_tokens):
 
     They are drawn beforehand. So a row writes the same whatever else is in its batch.
     """
+    if not parents:
+        raise ValueError("there is nothing to continue: n must be at least 1")
     rows = [torch.rand(max_new_tokens, generator=generators[node.problem]) for node in parents]
     return torch.stack(rows)
 
@@ -652,7 +657,9 @@ def main(argv=None):
         "DVTS: N/M independent subtrees, in each the PRM picks the best of M next steps.",
     )
     parser.add("--n", cli.positive_int, "steps sampled at each depth; solutions returned at most")
-    parser.add("--beam-width", cli.positive_int, "M, next steps to choose from in a subtree")
+    parser.add(
+        "--beam-width", cli.positive_int, "M, next steps to choose from in a subtree; n/M subtrees"
+    )
     parser.add("--max-steps", cli.positive_int, "depth at most; the last step ends the text")
     parser.add("--lookahead", cli.non_negative_int, "judge a step by N greedy steps beyond it")
     parser.add("--temperature", cli.non_negative_float, "of sampling; 0 is greedy")

@@ -65,12 +65,14 @@ def load_model(kind, folder, *, four_bit, device, dtype=None, allow_pickle=False
 
 
 def check_folder(folder):
-    """Raises ValueError if there is none: transformers would take its name for a hub id."""
+    """Raises ValueError if there is no model: transformers would take a name for a hub id."""
     if not Path(folder).is_dir():
         raise ValueError(
             f"{str(folder)!r} is no folder here. If it is a model on the hub, give the folder that "
             f"huggingface_hub.snapshot_download({str(folder)!r}) returns"
         )
+    if not Path(folder, "config.json").exists():
+        raise ValueError(f"{str(folder)!r} has no config.json: name the folder that a model is in")
 
 
 def tensors(folder, device, shapes, rows=slice(None)):

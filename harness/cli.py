@@ -47,6 +47,8 @@ class Parser(argparse.ArgumentParser):
         for key in ("problem", "system"):
             if not is_text(vars(args)[key] or ""):
                 self.error(f"--{key} is not text in UTF-8: {vars(args)[key]!a}")
+        if args.system and os.path.isfile(args.system):
+            self.error(f'--system {args.system} is a file: write --system "$(cat {args.system})"')
         return args
 
     def error(self, message):

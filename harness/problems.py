@@ -25,6 +25,8 @@ def load(args):
     if args.problem is not None:
         if not args.problem.strip():
             fail("--problem is empty: write the question between quotes")
+        if os.path.isfile(args.problem):
+            fail(f"--problem {args.problem} is a file: give it to --problems")
         return [{"id": "question", "problem": args.problem, "answer": None, "level": None}]
 
     problems = []
@@ -155,6 +157,8 @@ def read_object(line, where):
         return record
     except (ValueError, TypeError, RecursionError) as error:
         remedy = "mend or delete it"
+        if line.lstrip().startswith("["):
+            remedy = "write the objects of a JSON array one a line (jq -c '.[]' does)"
         if "escape" in str(error):
             remedy = "JSON wants a backslash twice, \\\\div for \\div"
         fail(f"{where} is no JSON object ({error}): {remedy}")
@@ -181,6 +185,8 @@ def parse(record, number, where):
         if record.get("entry_point") is not None:
             found["entry_point"] = check_entry_point(record["entry_point"], where)
     else:
+        if isinstance(record.get("answer"), list | dict | bool):
+            fail(f"{where} has an answer that is no text: {record['answer']!r:.60}: write text")
         answer = as_text(record.get("answer")).split("####")[-1].strip()
         found["answer"] = answer or None
     for text in (record.get("problem"), record.get("question"), record.get("answer")):
