@@ -53,10 +53,11 @@ NOUN_END = re.compile(  # so in total 7 pets
 )
 CUBED = re.compile(r"\b([ckm]?m|ft|in)(?:\^[23]|[²³])")
 BOUND = re.compile(rf"\bthan {NUMBER}\b")  # seven primes less than 18
+PURPOSE = re.compile(rf"\bto [a-z]+ {NUMBER}")  # 1.2 kg to bake 3 cakes
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
-    r"\b(?:after|for|per|every|each|at|(?<!total )of|between|with|from|number|^in)\s+(?:the\s+)?"
-    rf"\$?{NUMBER}"
+    r"\b(?:after|for|per|every|each|at|(?<!total )of|between|with|from|number|^in)\s+"
+    rf"(?:the\s+)?\$?{NUMBER}"
     rf"|\b(?:in|over) {NUMBER} (?:years?|months?|weeks?|days?|hours?|minutes?|seconds?)\b",
     re.I,
 )
@@ -134,9 +135,8 @@ IN_OTHER_WORDS = re.compile(
 ASIDE = re.compile(r"\s\((?=[a-z]{2,}\s)[^()]*\)")
 BECAUSE = re.compile(r",?\s+(?:because|since)\s")
 BESIDES = re.compile(r"(?<=[0-9A-Za-z%$]),\s+which (?:is|was|are|were|means|makes)\s([^,]*)$")
-SPELLED = re.compile(
-    r".*\s[a-z]+[- ][a-z]+ \((-?[0-9]+/[0-9]+)\)\.?"
-)  # the chance is one sixth (1/6)
+# The chance is one sixth (1/6)
+SPELLED = re.compile(r".*\s[a-z]+[- ][a-z]+ \((-?[0-9]+/[0-9]+)\)\.?")
 STANDS_FOR = re.compile(r",\s+where\s+\$?[A-Za-z]\$?\s+(?:is|denotes)\b.*")
 ROUGHLY = re.compile(r"(?<=\$),\s+(?:or\s+)?(?:about|approximately|roughly)\s[^$]*(?=\.$)")
 AGAIN = re.compile(  # the same once more
@@ -196,7 +196,7 @@ STANDS_OUT = (SUBJECT, SPELLED, YES, DAY, TALLEST, OPTION, NO_SOLUTION, WAYS)
 UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
     r"|(?:we|I)\s+(?:\w+\s+)?(?:need(?! (?:at least )?[0-9])|can|could|should|must)"
-    r"|(?-i:may)|might|cannot|not|steps?|(?<!our )(?<!this )cases?|then"
+    r"|(?-i:may)|might|cannot|not|steps?|(?<!our )(?<!this )(?<!all )cases?|then"
     r"|(?<!has )(?<!has the )equation(?! of| in)|(?<!by the )formula|but|wrong|\w+n['’]t|none"
     r"|given|divisible|choices|(?:question|problem) (?:asks|is)"
     r"|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
@@ -354,6 +354,8 @@ def _of_words(line):
 
 def _of_formulas(line, formulas):
     """One formula; several, if they are joined; else what the sentence says there is."""
+    if re.match(r"(?:obtained|found|given) by \w+ing\b", line):
+        return None
     joined = [formulas[0]]
     if WHERE.match(line, joined[0].end()):
         return inside(joined[0]).strip() or None
@@ -449,6 +451,8 @@ def _counted(sentence):
     """The one number of a sentence, or its one sum of money: So Janet makes $18 every day. Several
     only if it is a conclusion: Therefore there are 8 rabbits and 12 chickens."""
     sentence = BOUND.sub("", SUMS.sub("", CUBED.sub(r"\1", sentence)))
+    if HENCE.match(sentence):
+        sentence = PURPOSE.sub("", sentence)
     quantities = QUANTITY.findall(sentence) or NUMBER_WORD.findall(sentence)
     if len(quantities) > 1:
         quantities = QUANTITY.findall(BESIDE.sub("", sentence))

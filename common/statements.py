@@ -46,7 +46,7 @@ NAME = r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*"  # x = \boxed{2} and y = \boxed{3}
 BOX_JOINED = re.compile(AND + f"(?:{NAME})?")
 NAMED = re.compile(rf"(?<![\w\\^+*/)}}-]){NAME}$")
 
-OPEN_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{?\s*$")  # a text that was cut in it
+OPEN_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b")  # a text that was cut in it
 END_OF_TEXT = re.compile(r"(?:\s|<\|\w+\|>|</s>|<end_of_turn>)+$")  # special tokens, left in a text
 
 # ------------------------------------------------------------------------------------------- marks
@@ -99,12 +99,15 @@ LEADS_ON = re.compile(
     r"(?:\b(?:is|are|be|equals?|get|obtain|have|[Ss]o|[Tt]hus|that),?|[=:])[*_ ]*$"
 )
 UNFINISHED = re.compile(
-    r"(?:[,;+=(×/-]|\s\*"
+    r"(?:[,;+=(×/&\\-]|\s\*"
     r"|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from))\s*$"
 )
 LAST_SIDE = re.compile(r"\$?(?:=>?|→|⇒)\s*([^=$]+)\$?\.?")  # the last line of many
 UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of its own line
 NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[-*]\s+(?=Total))")
+THEN = re.compile(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\()")
+WE_HAVE = re.compile(r"^we (?:have|take) (?=\$|\\\()")
+TAKING = re.compile(r"^[A-Z][a-z]+ing\b[^,$]*,\s+(?=\$|the\b|we\b)")  # Taking roots, $x = 3$.
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
 ORNAMENTS = re.compile(
     r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
@@ -114,11 +117,11 @@ ORNAMENTS = re.compile(
 CLOSING = re.compile(
     r"\([A-Z][^()]*[.!]\)$|[*#_ ]*(?:(?:i )?hope (?:this|that|it)|let me know|feel free|please"
     r"|thank|great|good luck|if you (?:have|need|would|want)|is there anything|(?:would|do) you\b"
-    r"|does th(?:at|is)\b|(?:step [0-9]+[:.] )?(?:check\b|verif)|note\b"
+    r"|does th(?:at|is)\b|(?:step [0-9]+[:.] )?(?:check(?:ing)?\b|verif)|note\b"
     r"|(?:to|let['’]s|we can) (?:double[- ]?)?(?:check|verify)|(?:it|this) works"
     r"|(?:this|that)(?:'s| is) (?:a little|about|roughly|approximately|almost|just)\b"
     r"|(?:therefore,? )?the problem is|that['’]s how|you can|isn['’]t|we verify|indeed"
-    r"|alternatively|another way|we can also|as a check"
+    r"|alternatively|as expected|enjoy|another way|we can also|as a check"
     r"|that['’]s (?:a lot|quite|it\b|correct|right)"
     r"|this (?:fraction|answer|result|value) (?:is (?:already|correct|in|exact)|can)"
     r"|yes, (?:that|this|it)|let me (?:double|check|verify)|this is (?:the|what|how|why)\b"
@@ -154,7 +157,8 @@ GOES_ON = re.compile(
 SINCE = re.compile(r"(?:since|because|as)\s[^,\n]*,\s+(?:so\s+)?", re.I)
 SO = re.compile(  # before what follows in a sentence
     r",\s+we have\s+(?:that\s+)?(?=\$|\\\()|"
-    r",\s+(?:and\s+)?(?:so|hence|thus|therefore|which means|giving|leaving)\s+(?:that\s+)?"
+    r"(?:,\s+(?:and\s+)?|\s+and\s+)(?:so|hence|thus|therefore|which means|giving|leaving)\s+"
+    r"(?:that\s+)?"
     r"|\s+(?:to get|to find|to obtain|gives|yields|and (?:get|obtain|find)"
     r"|we (?:get|obtain|find|arrive at|end up with|are left with))\s+(?:that\s+|a total of\s+)?"
     r"(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
@@ -186,7 +190,7 @@ def _boxed(text):
     found = []  # (end, name, answer)
     for box in BOX.finditer(text):
         answer = (box[1] or box[2] or box[3] or "").strip()
-        if not answer:
+        if not answer or not box[1] and (UNFINISHED.search(answer) or "\\begin" in answer):
             continue
         joined = BOX_JOINED.fullmatch(text, found[-1][0], box.start()) if found else None
         if not joined:
@@ -229,7 +233,8 @@ def _concluded(text):
         answer = _of_sentence(_sentences(f"{before[-1]} {line}")[-1])
     if not answer and REMARK.fullmatch(sentence) and not GOES_ON.match(sentence):
         *_, conclusion = earlier or (_sentences(before[-1]) if before else [""])
-        if not (UNDECIDED.search(sentence) or UNSURE.search(sentence)) and HENCE.match(conclusion):
+        remark = not (UNDECIDED.search(sentence) or UNSURE.search(sentence))
+        if remark and (HENCE.match(conclusion) or sentence.endswith("!")):
             answer = _of_sentence(conclusion)
     return answer
 
@@ -280,35 +285,21 @@ def _without_closing(parts):
 
 
 def _of_sentence(sentence):
-    sentence = sentence.replace("−", "-")
-    sentence = NUMBERED.sub("", sentence)
-    sentence = re.sub(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\()", "", sentence)
-
-    # 1. A line may be all: **24**; 3/6 + 2/6 = 5/6
+    # 1. A line may be all: **24**; (1, 2); = 24; → 24
+    sentence = NUMBERED.sub("", sentence.replace("−", "-"))
     if bold := re.fullmatch(r"\*{2,3}([^*]+)\*{2,3}\.?", sentence):
         sentence = bold[1]
         if re.search(r"[0-9$]", sentence) and (answer := value(sentence)):
             return answer
-
     if "," in sentence and GROUP.fullmatch(sentence):
         return sentence
     if side := LAST_SIDE.fullmatch(sentence):
         return value(side[1])
-    # 2. Of a chain of reasons only what follows: Since 4 < 5, .., so x = 7; Divide by 2: x = 7
-    if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
-        sentence = re.sub(r"^we (?:have|take) (?=\$|\\\()", "So ", sentence[reason.end() :])
-    behind = sentence.rpartition(": ")[2]
-    formula = FORMULA.fullmatch(behind.rstrip("."))
-    related = formula and RELATED.fullmatch(inside(formula))
-    computed = SUM.fullmatch(behind) and not UNDECIDED.search(sentence)
-    if related or computed or EQUATIONS.fullmatch(behind):
-        sentence = behind
+
+    # 2. Of a chain of reasons only what follows. It may be a sum: 5. Multiply: 3 × 4 = 12
+    sentence = _what_follows(sentence)
     if SUM.fullmatch(sentence):
         return sentence.rpartition("=")[2].strip(" .")
-    clause = SO.split(sentence)[-1]
-    on_its_way = GOES_ON.match(clause) and not re.match(r"[0-9$\\]", clause)
-    if clause != sentence and clause.strip() and not on_its_way:
-        sentence = f"So {clause}"
 
     # 3. Is it a conclusion, or at least no step on the way?
     if not any(begins.match(sentence) for begins in (CONCLUDES, SUBJECT, YES)):
@@ -316,6 +307,27 @@ def _of_sentence(sentence):
         if GOES_ON.match(sentence) or UNDECIDED.search(words) or UNSURE.search(words):
             return None
     return said_by(sentence)
+
+
+def _what_follows(sentence):
+    """Since 4 < 5, we have x = 7; Dividing by 2, x = 7; Divide by 2: x = 7; 2x = 14, so x = 7"""
+    sentence = TAKING.sub("", sentence)
+    if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
+        sentence = sentence[reason.end() :]
+    sentence = WE_HAVE.sub("So ", THEN.sub("", sentence))
+
+    behind = sentence.rpartition(": ")[2]
+    formula = FORMULA.fullmatch(behind.rstrip("."))
+    related = formula and RELATED.fullmatch(inside(formula))
+    computed = SUM.fullmatch(behind) and not UNDECIDED.search(sentence)
+    if related or computed or EQUATIONS.fullmatch(behind):
+        sentence = behind
+
+    clause = SO.split(sentence)[-1]
+    on_its_way = GOES_ON.match(clause) and not re.match(r"[0-9$\\]", clause)
+    if clause != sentence and clause.strip() and not on_its_way:
+        return f"So {clause}"
+    return sentence
 
 
 def _alone(text):

@@ -16,6 +16,7 @@ from transformers import (
 
 import beam
 from common.chat import MATH_PROMPT
+from common.prm import load_prm
 
 PROBLEM = "Start with 12. Add 5, multiply by 2, subtract 9. What is the result?"
 PROBLEMS = [PROBLEM, "Evaluate $8+5$."]  # of different length
@@ -295,6 +296,18 @@ def test_what_has_ended_has_no_next_step(pair):
         parent = beam.Node(root, 0, tokens=[5], **ended)
         with pytest.raises(ValueError, match="at the end of its text"):
             write(policy, tokenizer, [root, parent], torch.zeros(2, 200))
+
+
+@pytest.mark.parametrize("settings, named", [({"n": 0}, "n "), ({"max_new_tokens": 0}, "max_new")])
+def test_nothing_to_write_is_an_error(pair, settings, named):
+    with pytest.raises(ValueError, match=f"{named}.*must be at least 1"):
+        beam.beam_search(*pair, [PROBLEM], **settings)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    for load in (beam.load_policy, load_prm):
+        with pytest.raises(ValueError, match="has no config.json"):
+            load(tmp_path)
 
 
 def test_a_step_can_begin_with_its_heading(pair):

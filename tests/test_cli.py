@@ -217,6 +217,8 @@ REFUSED = [
         ["--policy {bad}/weights", "cannot be loaded", "download"],
     ),
     ("majority.py", "--problems {bad}/empty.jsonl", ["{bad}/empty.jsonl is empty", "write"]),
+    ("beam.py", "--problem {bad}/torn.jsonl", ["is a file", "give it to --problems"]),
+    ("beam.py", "--system {bad}/torn.jsonl", ["is a file", 'write --system "$(cat {bad}/torn']),
     (
         "best_of_n.py",
         "--problems {bad}/torn.jsonl",

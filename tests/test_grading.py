@@ -512,7 +512,7 @@ SAYS = {
     "Therefore there are 12 apples.\n\nYou can use the same method for other problems.": "12 apples",
     "Therefore there are 12 apples. Isn't that neat?": "12 apples",
     "Therefore there are 12 apples. Easy!": "12 apples",
-    "So $x = 12$.\n\nChecking: $3 \\cdot 4 = 12$.": "12",
+    "So $x = 12$.\n\nChecking: $3 \\cdot 4 = 12$.": "x = 12",
     "So $x = 12$.\n\nVerification:\n$3 \\cdot 4 = 12$ ✓": "12",
     "So $x = 12$.\n\nWe verify: $3 \\cdot 4 = 12$, which holds.": "x = 12",
     "So $x = 12$.\n\nIndeed, $3 \\cdot 4 = 12$.": "x = 12",
@@ -955,6 +955,8 @@ KNOWN_UNREAD = [
     r"\( |z| = \sqrt{2} \)",
     r"$1-\frac{3}{10}=\frac{7}{10}$.",
     "it is not a right triangle.",
+    "The train arrives at 11:20 am.",
+    "So there're 38 students on the bus",
 ]
 
 
@@ -1019,6 +1021,7 @@ def test_what_is_the_same(one, other, same):
     "completion",
     [
         "\\boxed{" * 20_000,
+        "boxed{" * 30_000,
         "\\boxed{}" * 20_000,
         "\\boxed{1}" * 20_000,
         "{" * 100_000,

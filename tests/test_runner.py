@@ -900,6 +900,14 @@ PROBLEMS = {
         lines_with(_37='{"problem": "a", "answer": null}'),
         "line 37 has no text in its field answer",
     ),
+    "listed.jsonl": (
+        lines_with(_37='{"problem": "a", "answer": ["1"]}'),
+        "line 37 has an answer that is no text: ['1']: write text",
+    ),
+    "all.json": (
+        '[{"problem": "a", "answer": "1"}]',
+        "write the objects of a JSON array one a line",
+    ),
     "blankanswer.jsonl": (
         lines_with(_37='{"problem": "a", "answer": " "}'),
         "line 37 has no text in its field answer",
