@@ -57,7 +57,7 @@ PURPOSE = re.compile(rf"\bto [a-z]+ {NUMBER}")  # 1.2 kg to bake 3 cakes
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
     r"\b(?:after|for|per|every|each|at|(?<!total )of|between|with|from|number|^in)\s+"
-    rf"(?:the\s+)?\$?{NUMBER}"
+    rf"(?:(?:the|her|his|their|all|these|those)\s+)?\$?{NUMBER}"
     rf"|\b(?:in|over) {NUMBER} (?:years?|months?|weeks?|days?|hours?|minutes?|seconds?)\b",
     re.I,
 )

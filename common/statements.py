@@ -84,9 +84,17 @@ SUPPOSED = re.compile(
     re.I,
 )
 
+# "[Your answer here]" is none ...
+HOLLOW = re.compile(
+    r"\W*(?:text\W+)?(?:(?:your|final|the|my|insert|numerical|correct) )*"
+    r"(?:answer|result|number|value)(?: here)?\W*",
+    re.I,
+)
 # ... and what takes it back, if it stands at the end
-CANNOT_TELL = re.compile(
-    r"\b(?:cannot|can['’]t|can not) (?:tell|say|decide|determine|be sure)\b", re.I
+TAKES_BACK = re.compile(
+    r"\b(?:(?:cannot|can['’]t|can not) (?:tell|say|decide|determine|be sure)|wait, (?:no|that)"
+    r"|let me go back)\b",
+    re.I,
 )
 
 # ------------------------------------------------------------------------------------ last sentence
@@ -100,7 +108,7 @@ LEADS_ON = re.compile(
 )
 UNFINISHED = re.compile(
     r"(?:[,;+=(×/&\\-]|\s\*"
-    r"|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from))\s*$"
+    r"|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from|as))\s*$"
 )
 LAST_SIDE = re.compile(r"\$?(?:=>?|→|⇒)\s*([^=$]+)\$?\.?")  # the last line of many
 UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of its own line
@@ -190,7 +198,8 @@ def _boxed(text):
     found = []  # (end, name, answer)
     for box in BOX.finditer(text):
         answer = (box[1] or box[2] or box[3] or "").strip()
-        if not answer or not box[1] and (UNFINISHED.search(answer) or "\\begin" in answer):
+        cut = not box[1] and (UNFINISHED.search(answer) or "\\begin" in answer)
+        if not answer or cut or HOLLOW.fullmatch(answer):
             continue
         joined = BOX_JOINED.fullmatch(text, found[-1][0], box.start()) if found else None
         if not joined:
@@ -218,7 +227,8 @@ def _marked(text):
     for start in sorted(marks)[-50:][::-1]:  # a text of nothing but marks says nothing
         answer = statement(text[start : start + 2 * MAX_CHARS])
         if answer and not OPEN_BOX.search(answer):
-            return None if CANNOT_TELL.search(text, max(start, len(text) - 200)) else answer
+            taken_back = TAKES_BACK.search(text, max(start, len(text) - 400))
+            return None if taken_back or HOLLOW.fullmatch(answer) else answer
     return None
 
 
