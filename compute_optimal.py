@@ -617,6 +617,7 @@ def draw_bars(panel, report, level, colours):
 
 def draw_curves(axis, report, colours):
     """All levels: accuracy against what was spent."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     def curve(rows, x="spent", **style):
         rows = sorted(rows.values(), key=lambda row: row[x])
@@ -632,8 +633,10 @@ def draw_curves(axis, report, colours):
         curve(report["compute_optimal"], "spent_with_calibration", **style)
     axis.plot([], [], "*k", label="chosen, by this or another rule")
     axis.set_xscale("log", base=2 if report["unit"] == "n" else 10)
-    if report["unit"] == "n":
-        axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    if report["unit"] == "flops":  # labels that do not overlap, where costs are alike
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter(lambda x, _: amount(x, report["unit"]))
     axis.set_xlabel(f"{'n' if report['unit'] == 'n' else 'FLOPs'} spent on a problem")
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 

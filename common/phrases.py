@@ -57,7 +57,7 @@ PURPOSE = re.compile(rf"\bto [a-z]+ {NUMBER}")  # 1.2 kg to bake 3 cakes
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
     r"\b(?:after|for|per|every|each|at|(?<!total )of|between|with|from|number|^in)\s+"
-    rf"(?:(?:the|her|his|their|all|these|those)\s+)?\$?{NUMBER}"
+    rf"(?:(?:the|her|his|their|all|these|those)\s+)?\$?{NUMBER}(?:(?<=[0-9]) and {NUMBER}\b)?"
     rf"|\b(?:in|over) {NUMBER} (?:years?|months?|weeks?|days?|hours?|minutes?|seconds?)\b",
     re.I,
 )
@@ -136,7 +136,7 @@ ASIDE = re.compile(r"\s\((?=[a-z]{2,}\s)[^()]*\)")
 BECAUSE = re.compile(r",?\s+(?:because|since)\s")
 BESIDES = re.compile(r"(?<=[0-9A-Za-z%$]),\s+which (?:is|was|are|were|means|makes)\s([^,]*)$")
 # The chance is one sixth (1/6)
-SPELLED = re.compile(r".*\s[a-z]+[- ][a-z]+ \((-?[0-9]+/[0-9]+)\)\.?")
+SPELLED = re.compile(r".*\s[a-z]+[- ][a-z]+ \((-?[0-9]+/[0-9]+)\)\.?$")
 STANDS_FOR = re.compile(r",\s+where\s+\$?[A-Za-z]\$?\s+(?:is|denotes)\b.*")
 ROUGHLY = re.compile(r"(?<=\$),\s+(?:or\s+)?(?:about|approximately|roughly)\s[^$]*(?=\.$)")
 AGAIN = re.compile(  # the same once more
@@ -156,8 +156,8 @@ IS = re.compile(
 PROPER = re.compile(
     r"(?:on |in |an? )?((?:[A-Z][a-z]+ ?){1,3}|true|false|even|odd|infinite|undefined"
     r"|not (?!(?:clear|known|sure|given|possible|easy|obvious)\b)[a-z]+"
-    r"|neither even nor odd|prime|composite|positive|negative|(?:ir)?rational"
-    r"|right triangle|isosceles|equilateral|scalene|acute|obtuse"
+    r"|neither even nor odd|prime|composite|positive|negative|(?:ir)?rational|perpendicular"
+    r"|parallel|increasing|decreasing|right triangle|isosceles|equilateral|scalene|acute|obtuse"
     r"|square|rectangle|parallelogram|rhombus|trapezoid|circle|ellipse|parabola|hyperbola)"
     r"(?: triangle)?"
 )
@@ -197,8 +197,8 @@ UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
     r"|(?:we|I)\s+(?:\w+\s+)?(?:need(?! (?:at least )?[0-9])|can|could|should|must)"
     r"|(?-i:may)|might|cannot|not|steps?|(?<!our )(?<!this )(?<!all )cases?|then"
-    r"|(?<!has )(?<!has the )equation(?! of| in)|(?<!by the )formula|but|wrong|\w+n['’]t|none"
-    r"|given|divisible|choices|(?:question|problem) (?:asks|is)"
+    r"|(?<!has )(?<!has the )equation(?! of| in)|(?<!by the )formula|but|wrong"
+    r"|(?!were|was|ha)\w+n['’]t|none|given|divisible|choices|(?:question|problem) (?:asks|is)"
     r"|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
     re.I,
 )

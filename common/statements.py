@@ -97,6 +97,12 @@ TAKES_BACK = re.compile(
     re.I,
 )
 
+# Of \cos\theta = -4/5 the value, of 5_{10} = 101_2 what was asked for
+VALUE_OF = re.compile(
+    r"^\s*(?:\\(?:sin|cos|tan|det)(?![a-z])[^=]*|\|z\||\\\|[^=|]*\\\||[0-9]+_\{?10\}?)\s*=\s*"
+    r"(?=[^=A-Za-z]*(?:\\(?:d?frac|sqrt|pi)(?![a-z])[^=A-Za-z]*)*$)"
+)
+
 # ------------------------------------------------------------------------------------ last sentence
 
 DISPLAY = re.compile(r"\$\$[^$]+\$\$|\\\[[^]]+\\\]")
@@ -113,7 +119,7 @@ UNFINISHED = re.compile(
 LAST_SIDE = re.compile(r"\$?(?:=>?|→|⇒)\s*([^=$]+)\$?\.?")  # the last line of many
 UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of its own line
 NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[-*]\s+(?=Total))")
-THEN = re.compile(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\()")
+THEN = re.compile(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\(|[0-9])")
 WE_HAVE = re.compile(r"^we (?:have|take) (?=\$|\\\()")
 TAKING = re.compile(r"^[A-Z][a-z]+ing\b[^,$]*,\s+(?=\$|the\b|we\b)")  # Taking roots, $x = 3$.
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
@@ -168,11 +174,12 @@ SO = re.compile(  # before what follows in a sentence
     r"(?:,\s+(?:and\s+)?|\s+and\s+)(?:so|hence|thus|therefore|which means|giving|leaving)\s+"
     r"(?:that\s+)?"
     r"|\s+(?:to get|to find|to obtain|gives|yields|and (?:get|obtain|find)"
-    r"|we (?:get|obtain|find|arrive at|end up with|are left with))\s+(?:that\s+|a total of\s+)?"
+    r"|we (?:get|obtain|find|see|arrive at|end up with|are left with))\s+(?:that\s+|a total of\s+)?"
     r"(?=\$|\\\(|-?[0-9]|[A-Za-z]\s*=)"
 )
 UNSURE = re.compile(
-    r"\b(?:so far|I|you|we(?! (?:get|find|obtain|see|conclude|have [0-9]+ [×*·+÷-])(?:\b|\s))"
+    r"\b(?:so far|I|you(?! (?:would |will )?(?:need|get|have|pay)\b)"
+    r"|we(?! (?:get|find|obtain|see|conclude|have [0-9]+ [×*·+÷-])(?:\b|\s))"
     r"|unless|until|maybe|perhaps|seems?)\b",
     re.I,
 )
@@ -182,7 +189,8 @@ def stated_answer(completion):
     """The answer as text, or None: of "So the answer is $5$." it is 5."""
     completion = completion[:-200] + END_OF_TEXT.sub("", completion[-200:])
     thought, ended, said = completion.rpartition("</think>")
-    return _stated(said) or (_stated(thought) if ended else None)
+    answer = _stated(said) or (_stated(thought) if ended else None)
+    return VALUE_OF.sub("", answer) if answer else None
 
 
 def _stated(text):
@@ -198,7 +206,8 @@ def _boxed(text):
     found = []  # (end, name, answer)
     for box in BOX.finditer(text):
         answer = (box[1] or box[2] or box[3] or "").strip()
-        cut = not box[1] and (UNFINISHED.search(answer) or "\\begin" in answer)
+        opened = answer.count("{") > answer.count("}") or "\\begin" in answer
+        cut = text.endswith(answer) and (opened or UNFINISHED.search(answer))
         if not answer or cut or HOLLOW.fullmatch(answer):
             continue
         joined = BOX_JOINED.fullmatch(text, found[-1][0], box.start()) if found else None
@@ -326,7 +335,7 @@ def _what_follows(sentence):
         sentence = sentence[reason.end() :]
     sentence = WE_HAVE.sub("So ", THEN.sub("", sentence))
 
-    behind = sentence.rpartition(": ")[2]
+    behind = re.split(r": |\s(?:=>|⇒|→|⟹)\s+", sentence)[-1]
     formula = FORMULA.fullmatch(behind.rstrip("."))
     related = formula and RELATED.fullmatch(inside(formula))
     computed = SUM.fullmatch(behind) and not UNDECIDED.search(sentence)

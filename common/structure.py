@@ -45,8 +45,9 @@ NAME = re.compile(
     r"(?:\([\w\", ]+\)|(?<=[A-Zr])\s*\([^()]*\))?",
     re.A,
 )
-# A sum that a question asks for: m+n = 113, 100a+b = 206. But x+y=5 is a line.
-SUM = re.compile(r"[0-9]*[a-dfghj-w](?:\s*\+\s*[0-9]*[a-dfghj-w])+")
+# A sum that a question asks for: m+n = 113, 100a+b = 206, n+4 = 19. But x+y=5 is a line.
+TERM = r"[0-9]*[a-dfghj-w](?:\^(?:\{[0-9]\}|[0-9]))?"
+SUM = re.compile(rf"{TERM}(?:\s*[+-]\s*(?:{TERM}|[0-9]+))+")
 
 # Words after mathematics: "cm"^2, cm, miles per hour, apples, days a week; but not p.m.,
 # directions, or letters such as abc.
@@ -435,7 +436,7 @@ def _equation(sides: list[str]) -> Hashable:
     curve = left == "x" and re.search(r"(?<![A-Za-z\\])y", right)
     if not left or NAME.fullmatch(left) and not curve:
         return structure(right)
-    if SUM.fullmatch(left) and right.isdigit():
+    if SUM.fullmatch(left) and right.isdigit() and right != "0":
         return structure(right)
     if structure(left) == structure(right):
         return structure(right)

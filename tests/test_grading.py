@@ -223,7 +223,7 @@ def test_code_is_not_wide():
         (r"The answer is 4, so \boxed{5}", "5"),  # a box goes first
         ("There are 3 apples and 4 pears.", None),
         ("12", "12"),  # as a prompt may ask for
-        ("72 clips.\n", "72 clips"),
+        ("72 clips.\n", "72"),
         ("**Paris**", "Paris"),
         ("(B)", "(B)"),
         ("$x = 5$", "x = 5"),
@@ -943,20 +943,19 @@ def test_no_text_takes_forever(piece):
 KNOWN_UNREAD = [
     "So there are 11 boys and 15 girls in the class.",
     "problem doesn't mention a rest day.",
-    r"so $\boxed{a^2 + b^2 = 29}$.",
     "Hence she bought 6 apples and 4 oranges.",
     "4) = 2(10) = 20.",  # C) 20 is C here
-    r"$5_{10} = 101_2$",
     "so 5 machines make 20 widgets in 20 minutes.",
     r"$\boxed{11 \pmod{19}}$",
     "Sarah had thirty dollars.",
     "gives us F8.",
     "each of them gets 11 candies",
-    r"\( |z| = \sqrt{2} \)",
     r"$1-\frac{3}{10}=\frac{7}{10}$.",
     "it is not a right triangle.",
     "The train arrives at 11:20 am.",
     "So there're 38 students on the bus",
+    "The answer is (B) 48, because 6 × 8 = 48.",  # B
+    r"$\boxed{\textbf{(C)}\ 0}$.",  # C
 ]
 
 
