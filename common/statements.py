@@ -121,7 +121,8 @@ UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of it
 NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[-*]\s+(?=Total))")
 THEN = re.compile(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\(|[0-9])")
 WE_HAVE = re.compile(r"^we (?:have|take) (?=\$|\\\()")
-TAKING = re.compile(r"^[A-Z][a-z]+ing\b[^,$]*,\s+(?=\$|the\b|we\b)")  # Taking roots, $x = 3$.
+TAKING = re.compile(r"^[A-Z][a-z]+ing\b[^,$]*,\s+(?=\$|the\b|we\b|[A-Z])")  # Taking roots, $x = 3$.
+HEADS_NO_ANSWER = re.compile(r"\W*(?:formulas?|given|to find|known|plan)\b\W*", re.I)
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
 ORNAMENTS = re.compile(
     r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
@@ -246,6 +247,8 @@ def _concluded(text):
     if UNFINISHED.search(text[-20:]):
         return None
     *before, line = _without_recap(_lines(text))
+    if before and HEADS_NO_ANSWER.fullmatch(before[-1]):
+        return None
     *earlier, sentence = _sentences(line)
     answer = _of_sentence(sentence)
     if not answer and before and LEADS_ON.search(before[-1]):
