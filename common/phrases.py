@@ -30,7 +30,7 @@ QUANTITY = re.compile(
     re.A | re.I,
 )
 # $12$, $\$12$ and $9 + 3 = 12$ are no formulas
-MERE = re.compile(rf"\$(?:(?:[-+*/×÷ 0-9.,()]|\\cdot|\\times)+=\s*)?((?:\\\$)?-?{NUMBER})\$")
+MERE = re.compile(rf"\$(?:(?:[-+*/×÷^= 0-9.,(){{}}]|\\cdot|\\times)+=\s*)?((?:\\\$)?-?{NUMBER})\$")
 IMPLIES = r"\\implies|\\Longrightarrow|\\Rightarrow|\\iff|⇒|⟹|→"
 NUMBER_WORD = re.compile(
     r"\b(?:one|two|three|four|five)[- ]"
@@ -143,6 +143,7 @@ AGAIN = re.compile(  # the same once more
     r",?\s+or\s+equivalently\b.*|,?\s+(?:or\s+)?(?:about|approximately|roughly)\b.*"
     r"|,\s+or\s+[0-9.]+%.*|,\s+or\s+[0-9]+ (?:hours?|minutes?|days?|weeks?|feet|dollars)\b.*"
     r"|(?<=%),?\s+or\s+[0-9]+/[0-9]+.*"
+    r"|\s+in (?:its )?(?:simplest|lowest|simplified) (?:form|terms).*"
     r"|(?:(?<=/[0-9])|(?<=/[0-9][0-9])),?\s+or\s+(?:0?\.[0-9]|[0-9.]+%).*"
 )
 IS = re.compile(
@@ -195,9 +196,10 @@ STANDS_OUT = (SUBJECT, SPELLED, YES, DAY, TALLEST, OPTION, NO_SOLUTION, WAYS)
 # A sentence with one of these says nothing yet.
 UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
-    r"|(?:we|I)\s+(?:\w+\s+)?(?:need(?! (?:at least )?[0-9])|can|could|should|must)"
+    r"|(?:we|I)\s+(?:\w+\s+)?(?:need(?! (?:at least )?[0-9])|can(?! (?:read|see|say|conclude))"
+    r"|could|should|must)"
     r"|(?-i:may)|might|cannot|not|steps?|(?<!our )(?<!this )(?<!all )cases?|then"
-    r"|(?<!has )(?<!has the )equation(?! of| in)|(?<!by the )formula|but|wrong"
+    r"|(?<!has )(?<!has the )(?<!of the )equation(?! of| in)|(?<!by the )formula|but|wrong"
     r"|(?!were|was|ha)\w+n['’]t|none|given|divisible|choices|(?:question|problem) (?:asks|is)"
     r"|(?:more|less|\w+er) than(?!\s+[0-9]))\b|\?",
     re.I,
@@ -417,15 +419,19 @@ def _last_equation(sentence, formulas):
 
 
 def _at_its_end(sentence, formulas):
-    """Each of them measures $45^\\circ$."""
-    answer = inside(formulas[-1]).strip()
+    """Each of them measures $45^\\circ$. Of a conclusion the last formula of several, too."""
+    answer = inside(formulas[-1]).strip(" .")
     words = without_formulas(sentence)
-    sure = not (UNDECIDED.search(words) or ON_ITS_WAY.search(words))
-    alone = len(formulas) == 1 and not re.search("[0-9]", words)
     ends = UNITS.fullmatch(sentence, formulas[-1].end()) and sentence[-1] in ".!*。"
-    if sure and alone and ends and re.search("[0-9]", answer) and not re.search("[=<>]", answer):
-        return answer
-    return None
+    if not ends or UNDECIDED.search(words) or ON_ITS_WAY.search(words):
+        return None
+    if HENCE.match(sentence):  # So it is all $x$ with $-2 < x < 6$.
+        related = RELATED.fullmatch(answer) or CHAIN.fullmatch(answer)
+        return answer if related else re.split(EQUALS, answer)[-1].strip()
+    alone = len(formulas) == 1 and not re.search("[0-9]", words)
+    return (
+        answer if alone and re.search("[0-9]", answer) and not re.search("[=<>]", answer) else None
+    )
 
 
 def _computed(sentence):
@@ -448,8 +454,8 @@ def _last_side(equations):
 
 
 def _counted(sentence):
-    """The one number of a sentence, or its one sum of money: So Janet makes $18 every day. Several
-    only if it is a conclusion: Therefore there are 8 rabbits and 12 chickens."""
+    """The one number of a sentence, or its one sum of money: So Janet makes $18 every day. In a
+    conclusion the last of several, or all: Therefore there are 8 rabbits and 12 chickens."""
     sentence = BOUND.sub("", SUMS.sub("", CUBED.sub(r"\1", sentence)))
     if HENCE.match(sentence):
         sentence = PURPOSE.sub("", sentence)
@@ -464,8 +470,10 @@ def _counted(sentence):
     ends = sentence.endswith((".", "!", "。")) or NOUN_END.search(sentence)
     if UNDECIDED.search(sentence) or not ends:
         return None
-    if len(quantities) > 1 and not (HENCE.match(sentence) and re.search(r"\band\b", sentence)):
+    if len(quantities) > 1 and not HENCE.match(sentence):
         return None  # There are 5 red and 6 blue balls
+    if len(quantities) > 1 and not re.search(r"\band\b", sentence):
+        quantities = quantities[-1:]
     quantities = [quantity.strip(" $\\") for quantity in quantities]
     if len(quantities) > 1:
         quantities = [quantity.replace(",", "") for quantity in quantities]

@@ -99,6 +99,7 @@ TAKES_BACK = re.compile(
 
 # Of \cos\theta = -4/5 the value, of 5_{10} = 101_2 what was asked for
 VALUE_OF = re.compile(
+    r"^\s*\\text\s*\{[^{}]*\b(?:is|are|equals)[:\s]*\}\s*|"  # {\text{The sum is } 16}
     r"^\s*(?:\\(?:sin|cos|tan|det)(?![a-z])[^=]*|\|z\||\\\|[^=|]*\\\||[0-9]+_\{?10\}?)\s*=\s*"
     r"(?=[^=A-Za-z]*(?:\\(?:d?frac|sqrt|pi)(?![a-z])[^=A-Za-z]*)*$)"
 )
@@ -121,7 +122,9 @@ UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of it
 NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[-*]\s+(?=Total))")
 THEN = re.compile(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\(|[0-9])")
 WE_HAVE = re.compile(r"^we (?:have|take) (?=\$|\\\()")
-TAKING = re.compile(r"^[A-Z][a-z]+ing\b[^,$]*,\s+(?=\$|the\b|we\b|[A-Z])")  # Taking roots, $x = 3$.
+TAKING = re.compile(
+    r"^(?:[A-Z][a-z]+ing|Divide|Multiply|Add|Subtract|Simplify)\b[^,$]*,\s+(?=\$|the\b|we\b|[A-Z])"
+)  # Taking roots, $x = 3$.
 HEADS_NO_ANSWER = re.compile(r"\W*(?:formulas?|given|to find|known|plan)\b\W*", re.I)
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
 ORNAMENTS = re.compile(
@@ -171,7 +174,8 @@ GOES_ON = re.compile(
 # A reason, before what follows
 SINCE = re.compile(r"(?:since|because|as)\s[^,\n]*,\s+(?:so\s+)?", re.I)
 SO = re.compile(  # before what follows in a sentence
-    r",\s+we have\s+(?:that\s+)?(?=\$|\\\()|"
+    r"\s+so\s+(?=(?:s?he|they|it|there|the)\s)|\s+and\s+it['’]s\s+|"
+    r"(?:,|\b(?:principle|rule|theorem|formula|law))\s+we have\s+(?:that\s+)?(?=\$|\\\()|"
     r"(?:,\s+(?:and\s+)?|\s+and\s+)(?:so|hence|thus|therefore|which means|giving|leaving)\s+"
     r"(?:that\s+)?"
     r"|\s+(?:to get|to find|to obtain|gives|yields|and (?:get|obtain|find)"
@@ -180,7 +184,7 @@ SO = re.compile(  # before what follows in a sentence
 )
 UNSURE = re.compile(
     r"\b(?:so far|I|you(?! (?:would |will )?(?:need|get|have|pay)\b)"
-    r"|we(?! (?:get|find|obtain|see|conclude|have [0-9]+ [×*·+÷-])(?:\b|\s))"
+    r"|we(?! (?:can )?(?:get|find|obtain|see|read|say|conclude|have [0-9]+ [×*·+÷-])(?:\b|\s))"
     r"|unless|until|maybe|perhaps|seems?)\b",
     re.I,
 )
@@ -279,7 +283,8 @@ def _one_line(environment):
     r"""Of \begin{align} x &= 1 + 2 \\ &= 3 \end{align} one formula, but of no matrix."""
     if not environment[1].startswith(("align", "gather", "equation", "split")):
         return environment[0]
-    return f"$${environment[2].replace('&', '').replace(chr(92) * 2, ' ')}$$"
+    formula = environment[2].replace("&", "").replace(r"\\", " ")
+    return f"\n$${formula}$$\n"
 
 
 def _displayed(formula):
@@ -316,7 +321,7 @@ def _of_sentence(sentence):
     if "," in sentence and GROUP.fullmatch(sentence):
         return sentence
     if side := LAST_SIDE.fullmatch(sentence):
-        return value(side[1])
+        return value(side[1]) or said_by(f"So {side[1]}.")
 
     # 2. Of a chain of reasons only what follows. It may be a sum: 5. Multiply: 3 × 4 = 12
     sentence = _what_follows(sentence)

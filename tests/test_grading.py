@@ -945,7 +945,6 @@ KNOWN_UNREAD = [
     "problem doesn't mention a rest day.",
     "Hence she bought 6 apples and 4 oranges.",
     "4) = 2(10) = 20.",  # C) 20 is C here
-    "so 5 machines make 20 widgets in 20 minutes.",
     r"$\boxed{11 \pmod{19}}$",
     "Sarah had thirty dollars.",
     "gives us F8.",
@@ -956,16 +955,6 @@ KNOWN_UNREAD = [
     "So there're 38 students on the bus",
     "The answer is (B) 48, because 6 × 8 = 48.",  # B
     r"$\boxed{\textbf{(C)}\ 0}$.",  # C
-    # Of the last batch, after which nothing was repaired but an answer where none was due:
-    "$13 - $9 = $4 left over after she pays for the pens.",
-    "all real $x$ with $-2 < x < 6$.",
-    r"$4 \times 4 \times 4 = 4^3 = 64$ possible codes.",
-    "so the graph of the equation is a circle.",
-    "the ratio is 5:3 in simplest form.",
-    "\\\\\n&= -7\n\\end{align*}",
-    "it's 28 handshakes overall.",
-    "=> 20 gallons are left in the tank.",
-    r"\boxed{\text{The maximum value is } 16}",
 ]
 
 
