@@ -159,7 +159,8 @@ PROPER = re.compile(
     r"|not (?!(?:clear|known|sure|given|possible|easy|obvious)\b)[a-z]+"
     r"|neither even nor odd|prime|composite|positive|negative|(?:ir)?rational|perpendicular"
     r"|parallel|increasing|decreasing|right triangle|isosceles|equilateral|scalene|acute|obtuse"
-    r"|square|rectangle|parallelogram|rhombus|trapezoid|circle|ellipse|parabola|hyperbola)"
+    r"|(?<!right )triangle|pentagon|hexagon|octagon|square|rectangle|parallelogram|rhombus"
+    r"|trapezoid|circle|ellipse|parabola|hyperbola)"
     r"(?: triangle)?"
 )
 UNITS = re.compile(

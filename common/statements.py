@@ -93,7 +93,7 @@ HOLLOW = re.compile(
 # ... and what takes it back, if it stands at the end
 TAKES_BACK = re.compile(
     r"\b(?:(?:cannot|can['’]t|can not) (?:tell|say|decide|determine|be sure)|wait, (?:no|that)"
-    r"|let me go back)\b",
+    r"|let me (?:go back|think again)|hmm, but)\b",
     re.I,
 )
 
@@ -123,7 +123,7 @@ NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[
 THEN = re.compile(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\(|[0-9])")
 WE_HAVE = re.compile(r"^we (?:have|take) (?=\$|\\\()")
 TAKING = re.compile(
-    r"^(?:[A-Z][a-z]+ing|Divide|Multiply|Add|Subtract|Simplify)\b[^,$]*,\s+(?=\$|the\b|we\b|[A-Z])"
+    r"^(?:[A-Z][a-z]+ing|Divide|Multiply|Add|Subtract|Simplify)\b(?:[^,$]|\$[^$]*\$)*,\s+(?=\$|the\b|we\b|[A-Z])"
 )  # Taking roots, $x = 3$.
 HEADS_NO_ANSWER = re.compile(r"\W*(?:formulas?|given|to find|known|plan)\b\W*", re.I)
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
@@ -139,7 +139,8 @@ CLOSING = re.compile(
     r"|(?:to|let['’]s|we can) (?:double[- ]?)?(?:check|verify)|(?:it|this) works"
     r"|(?:this|that)(?:'s| is) (?:a little|about|roughly|approximately|almost|just)\b"
     r"|(?:therefore,? )?the problem is|that['’]s how|you can|isn['’]t|we verify|indeed"
-    r"|alternatively|as expected|enjoy|another way|we can also|as a check"
+    r"|alternatively|as expected|you['’]re welcome|happy \w+ing|enjoy|another way"
+    r"|we can also|as a check"
     r"|that['’]s (?:a lot|quite|it\b|correct|right)"
     r"|this (?:fraction|answer|result|value) (?:is (?:already|correct|in|exact)|can)"
     r"|yes, (?:that|this|it)|let me (?:double|check|verify)|this is (?:the|what|how|why)\b"
@@ -195,7 +196,7 @@ def stated_answer(completion):
     completion = completion[:-200] + END_OF_TEXT.sub("", completion[-200:])
     thought, ended, said = completion.rpartition("</think>")
     answer = _stated(said) or (_stated(thought) if ended else None)
-    return VALUE_OF.sub("", answer) if answer else None
+    return VALUE_OF.sub("", answer) if answer and not OPEN_BOX.search(answer) else None
 
 
 def _stated(text):

@@ -955,6 +955,12 @@ KNOWN_UNREAD = [
     "So there're 38 students on the bus",
     "The answer is (B) 48, because 6 × 8 = 48.",  # B
     r"$\boxed{\textbf{(C)}\ 0}$.",  # C
+    "Yes, there are 21 handshakes in total.",
+    "So, 15% of",
+    "since the problem asked for the quarters, we are done.",
+    "(4 x 506 = 2024), i^2024 = 1.",
+    "she is 2(11) = 22 years old.",
+    "So we must have $k>4$.",
 ]
 
 
