@@ -20,8 +20,9 @@ while they are written. To continue a step M times is to name its Node M times. 
 go of is freed by Python.
 
 A subtree is over when its best step ends the text. It returns that solution, and those of its
-siblings that finished too. The others were turned down and have no vote (the authors' code returns
-them as well). Equal solutions are samples like all others. Where all siblings were cut by a limit,
+siblings that finished too. Siblings that did not finish have no vote (the authors' code returns
+them as well). Nor has a solution that was finished while a better step went on: it was turned down
+like any other. Equal solutions are samples like all others. Where all siblings were cut by a limit,
 they are returned, marked as cut.
 
 With lookahead=1 a step is judged by the one that follows it greedily, as the authors' configuration
@@ -236,7 +237,8 @@ class Node:
     value: float = 0.0  # what the search goes by
     kv: torch.Tensor | None = None  # what the policy has cached of it, see below
     prm_kv: torch.Tensor | None = None  # what the PRM has cached of it
-    begun: list[int] = field(default_factory=list)  # last tokens that begin the next step: step_end
+    # Its last tokens, if they begin the next step and are in that one's text already: see step_end
+    begun: list[int] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)  # its text in steps, if a function says where
     written: int = 0  # of a root: how many steps were written for this problem, look_ahead's too
 

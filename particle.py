@@ -199,7 +199,8 @@ class Node:
     value: float = 0.0  # what the search goes by
     kv: torch.Tensor | None = None  # what the policy has cached of it, see below
     prm_kv: torch.Tensor | None = None  # what the PRM has cached of it
-    begun: list[int] = field(default_factory=list)  # last tokens that begin the next step: step_end
+    # Its last tokens, if they begin the next step and are in that one's text already: see step_end
+    begun: list[int] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)  # its text in steps, if a function says where
     written: int = 0  # of a root: how many steps were written for this problem, look_ahead's too
 
