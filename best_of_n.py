@@ -102,10 +102,8 @@ def one_each(generators, roots):
     """The generators; by default one for each root, seeded 0, 1, 2, ..."""
     if generators is None:
         return [torch.Generator().manual_seed(seed) for seed in range(len(roots))]
-    if len(generators) != len(roots):
-        raise ValueError(
-            f"{len(generators)} generators of {len(roots)} problems: give each its own"
-        )
+    if not isinstance(generators, list | tuple) or len(generators) != len(roots):
+        raise ValueError(f"generators must be a list with one for each of {len(roots)} problems")
     return generators
 
 
@@ -504,7 +502,8 @@ def checked(whole, length):
     if whole in (True, False) or isinstance(whole, int) and -length < whole < 0:
         return whole
     raise ValueError(
-        f"the separator returned {whole!r}: it must be True, False, or -k, see step_end"
+        f"the separator returned {whole!r} of a step of {length} tokens: give True, False or "
+        "-k, with k below that number (no step is empty): see step_end"
     )
 
 

@@ -84,7 +84,7 @@ def sample_solutions(
     sure = {}  # of each solution a number for each token
     if weights:
         sampling["watch"] = watcher(weights, sure)
-    at_once = AT_ONCE if stop_at else n
+    at_once = AT_ONCE if stop_at else max(1, n)
     solutions = [[] for _ in problems]
 
     # 1. Read each prompt once.
@@ -92,7 +92,7 @@ def sample_solutions(
     generators = one_each(generators, roots)
 
     going_on = roots
-    for turn in range(1, math.ceil(n / at_once) + 1):
+    for turn in range(1, max(1, math.ceil(n / at_once)) + 1):
         # 2. Continue each n times, or a few, to the end of text.
         more = min(at_once, n - at_once * (turn - 1))
         parents = [root for root in going_on for _ in range(more)]
@@ -156,10 +156,8 @@ def one_each(generators, roots):
     """The generators; by default one for each root, seeded 0, 1, 2, ..."""
     if generators is None:
         return [torch.Generator().manual_seed(seed) for seed in range(len(roots))]
-    if len(generators) != len(roots):
-        raise ValueError(
-            f"{len(generators)} generators of {len(roots)} problems: give each its own"
-        )
+    if not isinstance(generators, list | tuple) or len(generators) != len(roots):
+        raise ValueError(f"generators must be a list with one for each of {len(roots)} problems")
     return generators
 
 
@@ -541,7 +539,8 @@ def checked(whole, length):
     if whole in (True, False) or isinstance(whole, int) and -length < whole < 0:
         return whole
     raise ValueError(
-        f"the separator returned {whole!r}: it must be True, False, or -k, see step_end"
+        f"the separator returned {whole!r} of a step of {length} tokens: give True, False or "
+        "-k, with k below that number (no step is empty): see step_end"
     )
 
 

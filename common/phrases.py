@@ -109,7 +109,8 @@ LEADS = re.compile(
     r"|(?:the )?(?:number|integer|value|point|interval|fraction)\s+(?=[-$\d(\[\\]))"
 )
 NO_ANSWER = re.compile(
-    r"\(?(?:not|un\w+|an?|below|above|here|yet|still|shown|wrong|right|correct|in|the|that|this"
+    r"\(?(?:not|un\w+|an?(?! [a-z]{3,}$)|an? (?:number|integer|fraction|bit|lot|multiple|value)"
+    r"|below|above|here|yet|still|shown|wrong|right|correct|in|the|that|this"
     r"|what|to|given|found|obtained|as|of|we|it)\b"
 )
 CUT = re.compile(r"\b(?:is|are|be|equals?|of|the|that)$")  # The area is
@@ -352,7 +353,7 @@ def _of_words(line):
     wordy = len(answer.split()) > 4 or NO_ANSWER.match(answer) or CUT.search(answer)
     if wordy and not re.search(r"[0-9\\]", answer):
         return None
-    return answer or None
+    return re.sub(r"^an? (?=[a-z]{3,}$)", "", answer) or None  # a cat
 
 
 def _of_formulas(line, formulas):

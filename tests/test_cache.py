@@ -15,6 +15,7 @@ from transformers import (
 )
 
 import beam
+import majority
 from common.chat import MATH_PROMPT
 from common.prm import load_prm
 
@@ -302,6 +303,8 @@ def test_what_has_ended_has_no_next_step(pair):
 def test_nothing_to_write_is_an_error(pair, settings, named):
     with pytest.raises(ValueError, match=f"{named}.*must be at least 1"):
         beam.beam_search(*pair, [PROBLEM], **settings)
+    with pytest.raises(ValueError, match=f"{named}.*must be at least 1"):
+        majority.sample_solutions(*pair[:2], [PROBLEM], **settings)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):

@@ -897,6 +897,8 @@ def test_what_the_last_sentence_says(sentence, answer):
         ("The answer is 84.\n\nQ: A shop sells 5 boxes of 10 pens.\nA: The number is 50.", "84"),
         ("So the area is 5.\n\n**Key points:**\n- Multiply.\n- Check the units.", "5"),
         ("The answer is", None),
+        ("The answer is a cat.", "cat"),
+        ("The answer is a number.", None),
     ],
 )
 def test_what_stands_around_an_answer(completion, answer):

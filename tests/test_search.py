@@ -700,7 +700,7 @@ def test_what_is_no_list_of_problems_is_refused(pair):
         for problems in ("What is $1+1$?", [], ["1+1?", None], iter(["1+1?"])):
             with pytest.raises(ValueError, match="problems must be a list of texts"):
                 search(*models, problems, n=4)
-        with pytest.raises(ValueError, match="2 generators of 1 problems"):
+        with pytest.raises(ValueError, match="one for each of 1 problems"):
             search(*models, [QUESTION], [torch.Generator()] * 2, n=4)
         with pytest.raises(ValueError, match="a temperature of -0.5"):
             search(*models, [QUESTION], n=4, temperature=-0.5)
