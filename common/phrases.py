@@ -30,7 +30,9 @@ QUANTITY = re.compile(
     re.A | re.I,
 )
 # $12$, $\$12$ and $9 + 3 = 12$ are no formulas
-MERE = re.compile(rf"\$(?:(?:[-+*/×÷^= 0-9.,(){{}}]|\\cdot|\\times)+=\s*)?((?:\\\$)?-?{NUMBER})\$")
+MERE = re.compile(
+    r"\$(?:(?:[-+*/×÷^= 0-9.,(){}]|\\cdot|\\times)+=\s*)?" rf"((?:\\\$)?-?{NUMBER})\$"
+)
 IMPLIES = r"\\implies|\\Longrightarrow|\\Rightarrow|\\iff|⇒|⟹|→"
 NUMBER_WORD = re.compile(
     r"\b(?:one|two|three|four|five)[- ]"

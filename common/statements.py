@@ -123,7 +123,8 @@ NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[
 THEN = re.compile(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\(|[0-9])")
 WE_HAVE = re.compile(r"^we (?:have|take) (?=\$|\\\()")
 TAKING = re.compile(
-    r"^(?:[A-Z][a-z]+ing|Divide|Multiply|Add|Subtract|Simplify)\b(?:[^,$]|\$[^$]*\$)*,\s+(?=\$|the\b|we\b|[A-Z])"
+    r"^(?:[A-Z][a-z]+ing|Divide|Multiply|Add|Subtract|Simplify)\b"
+    r"(?:[^,$]|\$[^$]*\$)*,\s+(?=\$|the\b|we\b|[A-Z])"
 )  # Taking roots, $x = 3$.
 HEADS_NO_ANSWER = re.compile(r"\W*(?:formulas?|given|to find|known|plan)\b\W*", re.I)
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
