@@ -781,6 +781,7 @@ def draw(reports, file):
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True, layout="constrained")
     for axis, key in zip(axes, ("k", "flops")):
@@ -805,6 +806,9 @@ def draw(reports, file):
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[1].xaxis.set_minor_formatter(NullFormatter())
+    axes[1].xaxis.set_major_formatter(lambda x, _: amount(x))
     axes[0].set_xlabel("k, samples of a problem (thin: forecast)")
     axes[1].set_xlabel("FLOPs a problem, policy and PRM")
     axes[0].set_ylabel("problems, %")

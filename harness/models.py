@@ -145,6 +145,8 @@ def check_files(flag, name, folder):
 def from_hub(name, flag, kind, patterns):
     """Folder with the files of a hub repository that match patterns. fail()s with what to do."""
     local = f"name a local {'folder' if kind == 'model' else 'JSONL file'}"
+    if kind == "model" and os.path.isfile(name):
+        fail(f"{flag} {name} is a file: name the folder that it is in")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.endswith((".jsonl", ".parquet")):
         fail(
             f"{flag} {name} is not here, nor is it a hub id (owner/name): "

@@ -25,7 +25,8 @@ def load(args):
     if args.problem is not None:
         if not args.problem.strip():
             fail("--problem is empty: write the question between quotes")
-        if os.path.isfile(args.problem):
+        named = re.fullmatch(r"\S+\.(?:jsonl|json|parquet)", args.problem)
+        if named or os.path.isfile(args.problem):
             fail(f"--problem {args.problem} is a file: give it to --problems")
         return [{"id": "question", "problem": args.problem, "answer": None, "level": None}]
 
@@ -159,6 +160,8 @@ def read_object(line, where):
         remedy = "mend or delete it"
         if line.lstrip().startswith("["):
             remedy = "write the objects of a JSON array one a line (jq -c '.[]' does)"
+        elif "{" not in line:
+            remedy = "write each problem as a line {...} of JSON"
         if "escape" in str(error):
             remedy = "JSON wants a backslash twice, \\\\div for \\div"
         fail(f"{where} is no JSON object ({error}): {remedy}")

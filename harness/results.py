@@ -371,8 +371,13 @@ class Output:
         fields = ("problem", "answer", "tests")
         known = {one["id"]: [one.get(field) for field in fields] for one in problems}
         for key, row in rows.items():
-            if known.get(key) != [row.get(field) for field in fields]:
-                differing.append(f"another problem {key!r}")
+            if key not in known:
+                differing.append(f"it has a problem {key!r}, which --problems has not")
+                break
+            for field, value in zip(fields, known[key]):
+                if row.get(field) != value:
+                    differing.append(f"problem {key!r} differs in its {field}")
+            if differing:
                 break
         if differing:
             fail(

@@ -442,10 +442,13 @@ def work(args, solver, problems, output):
     tokens = 0
     start = time.perf_counter()
 
-    def on_step(depth, count):
+    def tell(where=""):
         speed = tokens / (time.perf_counter() - start)
-        text = f"step {depth}, {count} rows, {sum(right)} right, {speed:.0f} tokens/s"
+        text = f"{where}{sum(right)} right, {speed:.0f} tokens/s"
         progress.set_postfix_str(text, refresh=False)
+
+    def on_step(depth, count):
+        tell(f"step {depth}, {count} rows, ")
         progress.update(0)
 
     if RANK == 0:
@@ -462,6 +465,7 @@ def work(args, solver, problems, output):
             for row in rows:
                 tokens += row.get("usage", {}).get("generated_tokens", 0)
                 right.append(is_right(row))
+            tell()
             progress.update(len(rows))
     if WORLD > 1:
         dist.barrier()  # all part files are whole

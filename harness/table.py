@@ -122,6 +122,8 @@ def cost_lines(args, solved):
     ]
     if args.reduction is not None:
         lines[-1] += f", {mean['prm_tokens']:,.0f} through the PRM"
+    if cut > 0.1 * (finished + cut):
+        lines.append(f"cut at --max-new-tokens {args.max_new_tokens}: more would let more finish")
     bad = sum(None in one["scores"] for one in completions)
     if bad:
         lines.append(f"{bad} solutions had NaN or infinite scores, and no say in best and weighted")
@@ -265,4 +267,7 @@ def vote(row, reduction):
     for total, count, answer in sorted(tally(ballots), key=lambda entry: entry[:2], reverse=True):
         score = f" {total:9.3f}" if scored else ""  # without a PRM all totals are 0
         lines.append(f"{count:7}{score}  {answer}")
+    silent = len(row["completions"]) - sum(map(len, ballots.values()))
+    if silent:
+        lines.append(f"{silent:7} of {len(row['completions'])} were cut, or state no answer")
     return "\n".join(lines)

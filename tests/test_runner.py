@@ -352,7 +352,7 @@ def test_unit_tests_are_the_verifier_of_programs(folder):
     text = (folder / "code.jsonl").read_text().replace("== 1", "== 2")
     (folder / "code.jsonl").write_text(text)
     _, err = stub(folder, *code, "--run-code", code=2)
-    assert "another problem 'c0'" in err
+    assert "problem 'c0' differs in its tests" in err
 
 
 def test_a_program_is_run_once_however_often_it_is_written(monkeypatch):
@@ -561,7 +561,7 @@ def test_other_arguments_are_refused(folder, unbroken):
     )
     write_problems(folder, 11)  # the file knows a problem that is gone
     _, err = stub(folder, "--output", "unbroken.jsonl", code=2)
-    assert "another problem 'p11'" in err and err.count("\n") == 1
+    assert "it has a problem 'p11', which --problems has not" in err and err.count("\n") == 1
     assert (folder / "unbroken.jsonl").read_bytes() == before
 
 
