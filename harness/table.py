@@ -123,7 +123,7 @@ def cost_lines(args, solved):
     if args.reduction is not None:
         lines[-1] += f", {mean['prm_tokens']:,.0f} through the PRM"
     if cut > 0.1 * (finished + cut):
-        lines.append(f"cut at --max-new-tokens {args.max_new_tokens}: more would let more finish")
+        lines.append("many were cut: a larger --max-new-tokens lets more finish")
     bad = sum(None in one["scores"] for one in completions)
     if bad:
         lines.append(f"{bad} solutions had NaN or infinite scores, and no say in best and weighted")

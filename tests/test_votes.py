@@ -1,5 +1,6 @@
 """Votes that need no reward model, and sampling that stops early (majority.py)."""
 
+import argparse
 import json
 import math
 
@@ -11,7 +12,7 @@ from test_cli import in_process, rows_of
 
 import majority
 from common import grading
-from harness import solve
+from harness import solve, table
 
 PROBLEMS = [
     "Start with 12. Add 5, multiply by 2. What is the result?",
@@ -192,3 +193,28 @@ def test_programs_have_no_vote(flag, tmp_path, monkeypatch, capsys):
     flags = ["--problems", str(tmp_path / "code.jsonl"), "--run-code", *policy, *flag]
     assert in_process("majority.py", *flags) == 2
     assert f"{flag[0]} is of votes" in capsys.readouterr().err
+
+
+def test_a_vote_tells_how_many_had_no_say():
+    """Of four solutions one was cut, and one states nothing."""
+    said = {"text": "The answer is 5.", "scores": [0.9], "finished": True, "answer": "5"}
+    silent = {**said, "text": "No idea.", "answer": None}
+    cut = {**said, "finished": False}
+    row = {"completions": [said, said, silent, cut]}
+    row["predictions"] = {"majority": "5", "best": "5", "weighted": "5"}
+    text = table.vote(row, "last")
+    assert "Answer: 5" in text and text.endswith("2 of 4 were cut, or state no answer")
+    row["completions"] = [said, said]
+    assert "state no answer" not in table.vote(row, "last")
+
+
+def test_the_table_says_that_many_were_cut():
+    usage = ["flops", "seconds", "generated_tokens", "policy_tokens", "prm_tokens"]
+    row = {"distinct": 2, "usage": dict.fromkeys(usage, 1.0), "predictions": {}}
+    args = argparse.Namespace(n=2, stop_at=None, reduction=None)
+    for cut, told in ((False, False), (True, True)):
+        row["completions"] = [
+            {"text": "", "scores": [], "finished": not cut, "answer": "5"},
+            {"text": "", "scores": [], "finished": True, "answer": "5"},
+        ]
+        assert told == any("--max-new-tokens" in line for line in table.cost_lines(args, [row]))
