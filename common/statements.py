@@ -46,7 +46,8 @@ NAME = r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*"  # x = \boxed{2} and y = \boxed{3}
 BOX_JOINED = re.compile(AND + f"(?:{NAME})?")
 NAMED = re.compile(rf"(?<![\w\\^+*/)}}-]){NAME}$")
 
-OPEN_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b")  # a text that was cut in it
+# A box with nothing in it, or in which the text was cut
+OPEN_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b(?!\s*\{(?!\s*\})%s\})" % INSIDE, re.S)
 END_OF_TEXT = re.compile(r"(?:\s|<\|\w+\|>|</s>|<end_of_turn>)+$")  # special tokens, left in a text
 
 # ------------------------------------------------------------------------------------------- marks

@@ -158,9 +158,10 @@ def read_object(line, where):
         return record
     except (ValueError, TypeError, RecursionError) as error:
         remedy = "mend or delete it"
-        if line.lstrip().startswith("["):
+        first = where.endswith("line 1")
+        if first and line.lstrip().startswith("["):
             remedy = "write the objects of a JSON array one a line (jq -c '.[]' does)"
-        elif "{" not in line:
+        elif first and "{" not in line:
             remedy = "write each problem as a line {...} of JSON"
         if "escape" in str(error):
             remedy = "JSON wants a backslash twice, \\\\div for \\div"

@@ -77,10 +77,7 @@ def test_pairs_of_the_table():
     assert len(wrong) <= 0.015 * len(rows), wrong
     assert len(false_positives) <= 4 / 1500 * len(rows), false_positives
     assert [row[:4] for row in wrong] == KNOWN_WRONG
-
-
-def test_equality_has_no_direction():
-    for _, _, left, right, _ in read_pairs():
+    for _, _, left, right, _ in rows:
         assert is_correct(left, right) == is_correct(right, left)
 
 
@@ -1400,7 +1397,7 @@ HEAVY = "z<" + "+".join(["2999!"] * 66)
 
 def test_work_on_one_answer_is_bounded(work):
     """Counted, not timed, over made-up answers that cost as much as they can."""
-    for text in [*hostile_answers(400, seed=0), HEAVY, *HOSTILE.values()]:
+    for text in [*hostile_answers(150, seed=0), HEAVY, *HOSTILE.values()]:
         grading._key.cache_clear()
         work.update(costly=0, factors=0, parsed=0)
         canonical_form(text)
@@ -1412,7 +1409,7 @@ def test_work_on_one_answer_is_bounded(work):
 def test_without_a_budget_work_is_not_bounded(work, monkeypatch):
     """That is, the test above can fail."""
     limit = latex.BUDGET
-    monkeypatch.setattr(latex, "BUDGET", 100 * limit)
+    monkeypatch.setattr(latex, "BUDGET", 10 * limit)
     grading._key.cache_clear()
     canonical_form(HEAVY)
     assert work["factors"] > limit / 3

@@ -154,7 +154,7 @@ def test_training_runs_and_is_deterministic(tmp_path):
             "-m",
             "tiny.train",
             "--shrink",
-            "320",
+            "640",
             "--out",
             str(tmp_path / attempt),
         ]
