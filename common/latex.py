@@ -22,9 +22,10 @@ from itertools import count
 import mpmath
 
 MAX_CHARS = 400  # longer answers are compared as text; the longest of MATH-500 has 56
+MAX_FORMULA = 200  # of them in one formula; the longest of 5,000 known answers has 77
 MAX_DEPTH = 30  # brackets within brackets: the parser is recursive, and Python's stack finite
 MAX_BITS = 50_000  # of any number on the way; of a number in a key, what KEPT digits hold
-BUDGET = 300_000  # steps for one answer, of about a microsecond each; of MATH-500 none needs 20,000
+BUDGET = 150_000  # steps for one answer, of about a microsecond each; of MATH-500 none needs 20,000
 MP = mpmath.MPContext()  # a private context: the precision of the shared one is anyone's to change
 MP.dps, KEPT = 800, 640  # digits computed, and digits kept in a key: 2^{2024} has 610
 PER_CHAR = 50  # steps of the parser
@@ -84,6 +85,8 @@ class Formula:
     r"""A formula, parsed once: Formula(r"x^{2}+y") has the letters x and y."""
 
     def __init__(self, s: str):
+        if len(s) > MAX_FORMULA:
+            raise Unreadable
         WORK.spend(PER_CHAR * len(s))  # the same whether it is remembered or not
         self.tree, self.atoms = _parse(s)
         self.letters = {name for name in self.atoms if _atom(name, 0) != _atom(name, 1)}

@@ -61,7 +61,7 @@ UNIT_WORDS = (
     r"|[kMGm]?(?:J|N|L|W|V|A|B|Hz|Pa|Wh|eV)|yd|mi|hr(?!\s?\^)|sq|cu)"
 )
 UNIT = re.compile(
-    rf'(?<!["\s])(?:\s*(?:/|\\cdot)?\s*"{NO_UNIT}[^"]*"{POWER}'
+    rf'(?<!["\s])(?:\s*(?:(?:/|\\cdot)\s*)?"{NO_UNIT}[^"]*"{POWER}'
     rf"|\s+/?{NO_UNIT}{UNIT_WORDS}\.?(?:/[a-z]+)?{POWER})+$"
 )
 
