@@ -29,9 +29,12 @@ QUANTITY = re.compile(
     r"(?:\s+(?:dozen|hundred|thousand|million|billion))?",
     re.A | re.I,
 )
-# $12$, $\$12$ and $9 + 3 = 12$ are no formulas
+# No formula is $4*42 = $ of $4*42 = $168
+MONEY_SUM = re.compile(r"\$([0-9][0-9.,]*(?:\s*[-+*/×÷]\s*\$?[0-9][0-9.,]*)+\s*=\s*)\$(?=[0-9])")
+# Nor are $12$, $\$12$ and $9 + 3 = 12$
 MERE = re.compile(
-    r"\$(?:(?:[-+*/×÷^= 0-9.,(){}]|\\cdot|\\times)+=\s*)?" rf"((?:\\\$)?-?{NUMBER})\$"
+    r"(?<!\$)\$\s*(?:(?:[-+*/×÷^= 0-9.,(){}]|\\cdot|\\times)+=\s*)?"
+    rf"((?:\\\$)?-?{NUMBER})\s*\$(?!\$)"
 )
 IMPLIES = r"\\implies|\\Longrightarrow|\\Rightarrow|\\iff|⇒|⟹|→"
 NUMBER_WORD = re.compile(
@@ -84,6 +87,7 @@ LEFT = (
 )
 BETWEEN = r"-?[0-9./]+\s*[<≤]=?\s*[a-z]\s*[<≤]=?\s*-?[0-9./]+"  # -2 < x < 3
 PLAIN = rf"(?:{LEFT}\s*(?:=|≈|[<>≤≥]=?){SIDE}(?:={SIDE})*|{BETWEEN})"  # y = 2x + 1
+UNFINISHED_SUM = re.compile(r"[0-9. ]+(?:[-+*×·][0-9. ]+)+")
 UNDONE = re.compile(r"^[^=]*=(?=.*[0-9)]\s*[-+*×·])(?!.*=)[-+*×·0-9 ().]+$")  # a = 3 + (20 - 1)
 EQUATIONS = re.compile(rf"(?<![^\s,:])({PLAIN}(?:,?\s+(?:and|or)\s+{PLAIN}|,\s+{PLAIN})*)[.!]?$")
 
@@ -106,7 +110,8 @@ GIVES = re.compile(r"[\s,]*(?:gives|implies|yields|means|so|hence|then|thus)[\s,
 
 # What stands between a mark and its answer
 LEADS = re.compile(
-    r"(?:(?i:therefore|thus|then|either|simply|just|exactly|approximately|about|equal to|given by)"
+    r"(?:(?i:therefore|thus|then|either|simply|just|exactly|approximately|about|equal to|given by"
+    r"|closest to)"
     r"[\s,:]+"
     r"|(?:the )?(?:number|integer|value|point|interval|fraction)\s+(?=[-$\d(\[\\]))"
 )
@@ -196,7 +201,12 @@ NO_SOLUTION = re.compile(
     r"(no (?:[a-z]+ )?solutions?|infinitely many solutions"
     r"|(?:one|two|three|four)(?= (?:\w+ ){0,2}(?:solutions?|roots?|zeros?)\.$))\b"
 )
-STANDS_OUT = (SUBJECT, SPELLED, YES, DAY, TALLEST, OPTION, NO_SOLUTION, WAYS)
+TOTAL = re.compile(
+    r"(?:so|therefore|thus|hence)\b(?!.*\b(?:if|whether|need|not|would|each)\b).*"
+    rf"\ba total of (\\?\$?{NUMBER})(?!\s*[-+*/×÷=^])\b",
+    re.I,
+)
+STANDS_OUT = (SUBJECT, SPELLED, YES, DAY, TALLEST, OPTION, NO_SOLUTION, WAYS, TOTAL)
 # A sentence with one of these says nothing yet.
 UNDECIDED = re.compile(
     r"\b(?:check|whether|let|assume|suppose|consider|next|try|if|factor|multiple|divides?"
@@ -221,7 +231,9 @@ def statement(text):
     """The answer that a text begins with: money, formulas, or plain words up to the end of the
     sentence."""
     text = re.sub(r"^-\s+", "", text.lstrip(' \t\n:*_#=}`"'))
-    text = LEADS.sub("", text, count=1) if LEADS.match(text) else text
+    text = re.sub(r"^that (?=there|the|s?he|they|it)", "", LEADS.sub("", text, count=1))
+    if choice := re.match(r"\(?([A-E])\)?, (?=\$?[0-9])", text):
+        return choice[1]
     if spelled := re.match(r"[a-z-]+ \(([0-9]+)\)", text):  # five (5)
         return spelled[1]
     formula = FORMULA.match(text)
@@ -232,6 +244,7 @@ def statement(text):
     line = text.partition("\n")[0].partition("</")[0].partition("[/")[0]
     if line.count("**") == 1:  # of **Answer: 40%** (12 of 30) the end
         line = line.partition("**")[0] or line
+    line = re.sub(r"\s+#+\s*$", "", line)
     if end := re.search(r"[.!?]\s+[A-Z]", without_formulas(line)):  # of the sentence
         line = line[: end.start()]
     formulas = list(FORMULA.finditer(line))
@@ -253,7 +266,7 @@ def said_by(sentence):
     # 1. What stands out: $12$ is the largest; No, 91 is none; no solution; It is on **Thursday**.
     for known in STANDS_OUT:
         if found := known.match(sentence):
-            return found[1].strip("$ ,")
+            return found[1].strip("\\$ ,")
     if ratio := RATIO.match(sentence):
         return f"{ratio[1]}:{ratio[2]}"
     if (bold := _bold(sentence)) and bold != sentence:
@@ -282,6 +295,8 @@ def said_by(sentence):
     if MONEY.match(rest) or FORMULA.match(rest):
         return statement(rest)
     answer = value(rest)
+    if answer and UNFINISHED_SUM.fullmatch(answer) and sentence[-1] != ".":
+        return None
     if answer and not (undecided and re.fullmatch(r"(?!not\b)[a-z ]+", answer)):
         return answer
     if formulas:
@@ -306,7 +321,9 @@ def value(text):
 def _to_the_point(sentence):
     """A sentence without reasons, asides and what a formula stands for. What is no formula between
     dollars loses them, so that one rule reads $12$ students, \\$12 and 12 students."""
-    sentence = ASIDE.sub("", BECAUSE.split(sentence)[0])
+    if "$" not in sentence:
+        sentence = re.sub(r"\\[()]", "$", sentence)
+    sentence = ASIDE.sub("", BECAUSE.split(MONEY_SUM.sub(r"\1\$", sentence))[0])
     sentence = STANDS_FOR.sub(".", ROUGHLY.sub("", sentence))
     besides = BESIDES.search(sentence)
     if besides and not value(besides[1]) and re.search("[0-9]", sentence[: besides.start()]):
@@ -349,7 +366,7 @@ def _of_words(line):
         return PLACE.sub("", answer)
     if tallest := TALLEST.match(answer):
         return tallest[1]
-    if len(answer.split()) > 3 and re.match(r"(?:[A-Z][a-z]+|s?he|they|it) ", answer):
+    if len(answer.split()) > 3 and re.match(r"(?:[A-Z][a-z]+,?|s?he|they|it|there) ", answer):
         if counted := _counted(answer + "."):  # She needs 12 more tiles
             return counted
     wordy = len(answer.split()) > 4 or NO_ANSWER.match(answer) or CUT.search(answer)

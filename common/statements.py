@@ -39,7 +39,8 @@ from common.phrases import (
 
 BOX = re.compile(
     r"(?:\\(?:boxed|fbox|framebox)|(?<![A-Za-z\\])boxed(?=\{))(?![A-Za-z])\s*"
-    r"(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))" % (INSIDE, MAX_CHARS, MAX_CHARS),
+    r"(?:\{(%s)\}|(?=\{([^\n$]{0,%d})|([^\s$]{0,%d})))"
+    r"|(?<![A-Za-z\\])boxed\((\s*[^()\n]{1,50})\)" % (INSIDE, MAX_CHARS, MAX_CHARS),
     re.S,
 )
 NAME = r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*"  # x = \boxed{2} and y = \boxed{3}
@@ -48,7 +49,9 @@ NAMED = re.compile(rf"(?<![\w\\^+*/)}}-]){NAME}$")
 
 # A box with nothing in it, or in which the text was cut
 OPEN_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b(?!\s*\{(?!\s*\})%s\})" % INSIDE, re.S)
-END_OF_TEXT = re.compile(r"(?:\s|<\|\w+\|>|</s>|<end_of_turn>)+$")  # special tokens, left in a text
+# Special tokens, left in a text
+END_OF_TEXT = re.compile(r"(?:\s|<\|\w+\|>|</s>|<end_of_turn>)+$")
+END_OF_TURN = re.compile(r"(?<=\S)\s*(?:<\|(?:eot_id|im_end|endoftext|end)\|>|<end_of_turn>)")
 
 # ------------------------------------------------------------------------------------------- marks
 
@@ -78,6 +81,8 @@ JSON = re.compile(
 )
 # Where a next question begins: the few-shot prompts of GSM8K
 ASKS = re.compile(r"\n[*# ]*(?:Q|Question|Problem|Human|User)(?: [0-9]+)?[* ]*:")
+CLOSED = re.compile(r"\s*[<\[]/")
+SEVERAL = re.compile(r"[.!?]\s+[A-Z]|\n")  # sentences
 # What makes "the answer is 5" no statement, if it stands right before
 SUPPOSED = re.compile(
     r"\b(?:if|suppose|assume|whether|what|say|guess|unless|until|maybe|perhaps|your)\s+(?:that\s+)?"
@@ -118,11 +123,14 @@ UNFINISHED = re.compile(
     r"(?:[,;+=(×/&\\-]|\s\*"
     r"|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from|as))\s*$"
 )
+OPEN_FORMULA = re.compile(r"\\\((?:(?!\\\)).)*$|\\\[(?:(?!\\\]).)*$", re.S)
+BARE = re.compile(r"\n[ \t]*\n[ \t]*\$?(-?[0-9]+(?:\.[0-9]+)?(?:/[0-9]+)?)\$?$")
+TAGS = re.compile(r"^[ \t]*</?[a-z]+(?: [^<>\n]*)?>[ \t]*$", re.M)  # <div align="center">
 LAST_SIDE = re.compile(r"\$?(?:=>?|→|⇒)\s*([^=$]+)\$?\.?")  # the last line of many
 UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of its own line
 NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[-*]\s+(?=Total))")
 THEN = re.compile(r"^Then,?\s+(?=\$|[a-z] =|[a-z]\(|[0-9])")
-WE_HAVE = re.compile(r"^we (?:have|take) (?=\$|\\\()")
+WE_HAVE = re.compile(r"^(?:we (?:have|take) (?=\$|\\\()|[Nn]ow,? we (?:can )?see (?:that )?)")
 TAKING = re.compile(
     r"^(?:[A-Z][a-z]+ing|Divide|Multiply|Add|Subtract|Simplify)\b"
     r"(?:[^,$]|\$[^$]*\$)*,\s+(?=\$|the\b|we\b|[A-Z])"
@@ -195,6 +203,7 @@ UNSURE = re.compile(
 
 def stated_answer(completion):
     """The answer as text, or None: of "So the answer is $5$." it is 5."""
+    completion = END_OF_TURN.split(completion, 1)[0]
     completion = completion[:-200] + END_OF_TEXT.sub("", completion[-200:])
     thought, ended, said = completion.rpartition("</think>")
     answer = _stated(said) or (_stated(thought) if ended else None)
@@ -213,7 +222,7 @@ def _boxed(text):
     """The last box, and those joined to it: the list of x = 1 and x = 4, the point x = 2, y = 5."""
     found = []  # (end, name, answer)
     for box in BOX.finditer(text):
-        answer = (box[1] or box[2] or box[3] or "").strip()
+        answer = next(filter(None, box.groups()), "").strip()
         opened = answer.count("{") > answer.count("}") or "\\begin" in answer
         cut = text.endswith(answer) and (opened or UNFINISHED.search(answer))
         if not answer or cut or HOLLOW.fullmatch(answer):
@@ -242,7 +251,11 @@ def _marked(text):
         if not SUPPOSED.search(text[max(0, mark.start() - 40) : mark.start()]):
             marks.append(mark.end())
     for start in sorted(marks)[-50:][::-1]:  # a text of nothing but marks says nothing
-        answer = statement(text[start : start + 2 * MAX_CHARS])
+        told = text[start : start + 2 * MAX_CHARS]
+        if text[start - 1] in ">]" and SEVERAL.search(told := CLOSED.split(told.strip(), 1)[0]):
+            answer = _concluded(told)  # a whole solution in <answer>
+        else:
+            answer = statement(told)
         if answer and not OPEN_BOX.search(answer):
             taken_back = TAKES_BACK.search(text, max(start, len(text) - 400))
             return None if taken_back or HOLLOW.fullmatch(answer) else answer
@@ -251,8 +264,10 @@ def _marked(text):
 
 def _concluded(text):
     """What the last sentence says: "The total is 72 clips, altogether.", "Variance: 6.5"."""
-    if UNFINISHED.search(text[-20:]):
+    if UNFINISHED.search(text[-20:]) or OPEN_FORMULA.search(text[-2 * MAX_CHARS :]):
         return None
+    if bare := BARE.search(text):
+        return bare[1]
     *before, line = _without_recap(_lines(text))
     if before and HEADS_NO_ANSWER.fullmatch(before[-1]):
         return None
@@ -270,7 +285,7 @@ def _concluded(text):
 
 def _lines(text):
     """The last lines of a solution, without what is behind it: a check, a wish, an ornament."""
-    text = ALIGNED.sub(_one_line, text[-2 * MAX_CHARS :])
+    text = ALIGNED.sub(_one_line, TAGS.sub("", text[-2 * MAX_CHARS :]))
     text = DISPLAY.sub(_displayed, text)
     lines = []
     for line in text.splitlines():

@@ -158,6 +158,10 @@ PIECES += [
     "**1** ",
     "Check: 1\n",
     "$1 ",
+    "<end_of_turn>",
+    "boxed(",
+    "\n\n5",
+    "<div>\n",
 ]
 
 

@@ -292,6 +292,22 @@ def test_what_is_stated_without_one_clean_box(completion, answer):
 
 # What a last sentence says, behind others: words without a box or a mark.
 SAYS = {
+    "Therefore, Ann ran a total of 35 miles over the 5 weeks.": "35",
+    "So, Tom has walked a total of 21 steps this morning.": "21",
+    "Hence they paid a total of $64 for the 8 tickets.": "64",
+    "He takes $3 a seat, so he takes $3*15 = $45 in 2 evenings.": "45",
+    "Now we can see that Bob has 3 more pens than pencils.": "3",
+    r"So each guest could drink approximately \(1.75\) litres during the evening.": "1.75",
+    "**Answer:** Rome, Oslo, and Bern have a total of 340 trams.": "340",
+    "The answer is that there are 6 more cats than dogs.": "6",
+    "The answer is closest to C, 25%.": "C",
+    "#### 36 ####": "36",
+    "Hence there are 44 seats in both rooms.\n\nboxed(44)": "44",
+    "Total seats = 20 + 24 = 44\n\n44.0": "44.0",
+    '<div align="center">\n  **$44**\n</div>': "44",
+    "So there are 44 seats.<end_of_turn>\nGreat! Next question: what is 3 + 4?": "44 seats",
+    "There are 44 seats.<|im_end|>\nuser\nAnd how many rows?": "44 seats",
+    "<answer>There are 20 seats here. Together there are 44 seats.</answer>": "44 seats",
     "Therefore, Sarah has 14 apples left.": "14 apples left",
     "So the train arrives at 5:45 PM.": "5:45 PM.",
     "Hence the area is 36 square units.": "36 square units",
@@ -776,6 +792,9 @@ SAYS = {
     "Thus the answer, in simplest radical form, is $3\\sqrt{2}$.": "3\\sqrt{2}",
 }
 SAYS_NOTHING = [
+    "<answer>There are 20 seats here. The other room",
+    "So the number of seats is 20 + 24",
+    r"5. **Half of the seats are red**:\n   - So, \(44 \times \frac{1}{2",
     "Therefore, Bob won the race.",
     "Then the remainder is 2.",
     "First, we find that there are 3 red balls.",
