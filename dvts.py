@@ -92,7 +92,7 @@ def dvts(
     roots = prefill(policy, tokenizer, problems, system, max_new_tokens, thinking)
     generators = one_each(generators, roots)
     prm.read_problems(roots)
-    widths = share(n, max(1, n // beam_width))
+    widths = share(n, beam_width)
     subtrees = [Subtree(i, width, root) for root in roots for i, width in enumerate(widths)]
     solutions = [[] for _ in problems]
 
@@ -157,8 +157,11 @@ def evened(values):
 
 
 # Copied from beam.py
-def share(n, parts):
-    """n split into whole numbers, as equal as can be."""
+def share(n, beam_width):
+    """n split over n // M parts, at least one, as equally as can be."""
+    if n < 1 or beam_width < 1:
+        raise ValueError(f"n is {n} and beam_width {beam_width}: both must be at least 1")
+    parts = max(1, n // beam_width)
     return [n // parts + (part < n % parts) for part in range(parts)]
 
 

@@ -110,8 +110,10 @@ def passes(
     setup: Python that both need, such as imports and helpers. Each gets its own copy.
     entry_point: the one name that the tests take from the program. None: all that it defines, but
     for names of builtins and of setup. Raises SyntaxError if the tests are no Python, ValueError
-    if they assert nothing: any program would pass.
+    if they are a list, or assert nothing: any program would pass.
     """
+    if not isinstance(tests, str):
+        raise ValueError(f'the tests are {tests!r:.60}: give one text, "\\n".join(tests)')
     if assert_nothing(tests):
         raise ValueError("the tests assert nothing: they must call what the program defines")
     word = secrets.token_hex(16)

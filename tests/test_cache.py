@@ -15,6 +15,7 @@ from transformers import (
 )
 
 import beam
+import dvts
 import majority
 from common.chat import MATH_PROMPT
 from common.prm import load_prm
@@ -305,6 +306,12 @@ def test_nothing_to_write_is_an_error(pair, settings, named):
         beam.beam_search(*pair, [PROBLEM], **settings)
     with pytest.raises(ValueError, match=f"{named}.*must be at least 1"):
         majority.sample_solutions(*pair[:2], [PROBLEM], **settings)
+
+
+@pytest.mark.parametrize("search", [beam.beam_search, dvts.dvts])
+def test_a_beam_width_of_nothing_is_an_error(pair, search):
+    with pytest.raises(ValueError, match="beam_width 0: both must be at least 1"):
+        search(*pair, [PROBLEM], n=4, beam_width=0)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):

@@ -81,6 +81,8 @@ def test_human_eval_gives_its_prompt_to_both_and_takes_one_name(program, right):
     + ["x == 2", "if __name__ == '__main__':\n    assert x == 2\n"],
 )
 def test_tests_that_test_nothing_are_refused(tests):
+    with pytest.raises(ValueError, match="give one text"):
+        passes("def f(): return 1", ["assert f() == 1"])
     with pytest.raises(ValueError, match="assert nothing"):
         passes("x = 1", tests)
     assert passes("x = 1", tests + "\nassert x == 1")
