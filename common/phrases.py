@@ -61,7 +61,8 @@ BOUND = re.compile(rf"\bthan {NUMBER}\b")  # seven primes less than 18
 PURPOSE = re.compile(rf"\bto [a-z]+ {NUMBER}")  # 1.2 kg to bake 3 cakes
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
-    r"\b(?:after|for|per|every|each|at|(?<!total )of|between|with|from|number|^in)\s+"
+    r"\b(?:after|for|per|every|each|at|(?<!total )of|between|with|from|number|containing|holding"
+    r"|^in)\s+"
     rf"(?:(?:the|her|his|their|all|these|those)\s+)?\$?{NUMBER}(?:(?<=[0-9]) and {NUMBER}\b)?"
     rf"|\b(?:in|over) {NUMBER} (?:years?|months?|weeks?|days?|hours?|minutes?|seconds?)\b",
     re.I,
@@ -128,9 +129,11 @@ WHERE = re.compile(
     r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|provided|assuming|or equivalently"
     r"|(?:attained|reached|achieved|occurring) (?:when|at|for|if))\b"
 )
+WHO = re.compile(rf"({NUMBER} [a-z]+) (?:have|had|are|were|can|will|would|could)\b")
 # Where what is counted is: 13 chickens on the farm
 PLACE = re.compile(
-    r"(?<=[a-z]) (?:on|in|at|for|from|left|inside|during) (?:the|an?|his|her|their|each|all) .*"
+    r"(?<=[a-z]) (?:on|in|at|for|from|left|inside|during)"
+    r" (?:(?:the|an?|his|her|their|each|all) .*|(?-i:[A-Z][a-z]+)$)"
 )
 # The minimum is -4 at $x = 1$
 WHEN = re.compile(
@@ -141,7 +144,7 @@ IN_OTHER_WORDS = re.compile(
     r"[,;:(]\s*(?:that is|i\.e\.|in other words|or simply),?\s+|out of [0-9]+,? or (?=\$)"
 )
 ASIDE = re.compile(r"\s\((?=[a-z]{2,}\s)[^()]*\)")
-BECAUSE = re.compile(r",?\s+(?:because|since)\s")
+BECAUSE = re.compile(r",?\s+(?:because|since|if (?=(?:s?he|they|it|the)\b))\s*")
 BESIDES = re.compile(r"(?<=[0-9A-Za-z%$]),\s+which (?:is|was|are|were|means|makes)\s([^,]*)$")
 # The chance is one sixth (1/6)
 SPELLED = re.compile(r".*\s[a-z]+[- ][a-z]+ \((-?[0-9]+/[0-9]+)\)\.?$")
@@ -360,6 +363,8 @@ def _of_words(line):
         return yes[1]
     if re.search("[\u4e00-\u9fff]", answer) and len(numbers := re.findall(NUMBER, answer)) == 1:
         return numbers[0]
+    if counted := WHO.match(answer):  # 8 students have both
+        return counted[1]
     if rest := value(_after_is(answer)):
         return PLACE.sub("", rest)
     if VALUE.fullmatch(answer):

@@ -136,6 +136,7 @@ TAKING = re.compile(
     r"(?:[^,$]|\$[^$]*\$)*,\s+(?=\$|the\b|we\b|[A-Z])"
 )  # Taking roots, $x = 3$.
 HEADS_NO_ANSWER = re.compile(r"\W*(?:formulas?|given|to find|known|plan)\b\W*", re.I)
+CONDITION = re.compile(r"^([^0-9]*[0-9][^.]*?) if (?:s?he|they|it|the)\b[^.]*")  # behind a number
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
 ORNAMENTS = re.compile(
     r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
@@ -356,7 +357,7 @@ def _of_sentence(sentence):
 
 def _what_follows(sentence):
     """Since 4 < 5, we have x = 7; Dividing by 2, x = 7; Divide by 2: x = 7; 2x = 14, so x = 7"""
-    sentence = TAKING.sub("", sentence)
+    sentence = CONDITION.sub(r"\1", TAKING.sub("", sentence))
     if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
         sentence = sentence[reason.end() :]
     sentence = WE_HAVE.sub("So ", THEN.sub("", sentence))

@@ -292,6 +292,10 @@ def test_what_is_stated_without_one_clean_box(completion, answer):
 
 # What a last sentence says, behind others: words without a box or a mark.
 SAYS = {
+    "**Answer:** 9 pupils have both a cat and a dog.": "9 pupils",
+    "So, there are 700 people in Oslo.": "700 people",
+    "She would have saved 60 more dollars if she worked for 6 hours.": "60",
+    "The baker can fill 24 boxes holding 6 rolls each.": "24",
     "Therefore, Ann ran a total of 35 miles over the 5 weeks.": "35",
     "So, Tom has walked a total of 21 steps this morning.": "21",
     "Hence they paid a total of $64 for the 8 tickets.": "64",
