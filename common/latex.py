@@ -23,7 +23,7 @@ import mpmath
 
 MAX_CHARS = 400  # longer answers are compared as text; the longest of MATH-500 has 56
 MAX_FORMULA = 200  # of them in one formula; the longest of 5,000 known answers has 77
-MAX_DEPTH = 30  # brackets within brackets: the parser is recursive, and Python's stack finite
+MAX_DEPTH = 15  # brackets within brackets: the parser recurses, and slows; known answers have 3
 MAX_BITS = 50_000  # of any number on the way; of a number in a key, what KEPT digits hold
 BUDGET = 150_000  # steps for one answer, of about a microsecond each; of MATH-500 none needs 20,000
 MP = mpmath.MPContext()  # a private context: the precision of the shared one is anyone's to change
