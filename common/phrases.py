@@ -58,12 +58,16 @@ NOUN_END = re.compile(  # so in total 7 pets
 )
 CUBED = re.compile(r"\b([ckm]?m|ft|in)(?:\^[23]|[²³])")
 BOUND = re.compile(rf"\bthan {NUMBER}\b")  # seven primes less than 18
-PURPOSE = re.compile(rf"\bto [a-z]+ {NUMBER}")  # 1.2 kg to bake 3 cakes
+# 1.2 kg to bake 3 cakes; 3 miles per hour to have an average of 4
+PURPOSE = re.compile(rf"^(.*?[0-9].*?) to [a-z]+ {NUMBER}")
+AIM = re.compile(rf"^(.*?[0-9].*?) to (?:have|get) an? .*{NUMBER}")
+TO_DO = re.compile(r"(?<=[a-z]) to [a-z]+ [^0-9=]*$")  # 220 minutes to download the file
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
     r"\b(?:after|for|per|every|each|at|(?<!total )of|between|with|from|number|containing|holding"
     r"|^in)\s+"
     rf"(?:(?:the|her|his|their|all|these|those)\s+)?\$?{NUMBER}(?:(?<=[0-9]) and {NUMBER}\b)?"
+    rf"|\bin (?:the|her|his|their|its|all) [a-z]+ {NUMBER}\b"
     rf"|\b(?:in|over) {NUMBER} (?:years?|months?|weeks?|days?|hours?|minutes?|seconds?)\b",
     re.I,
 )
@@ -129,7 +133,9 @@ WHERE = re.compile(
     r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|provided|assuming|or equivalently"
     r"|(?:attained|reached|achieved|occurring) (?:when|at|for|if))\b"
 )
-WHO = re.compile(rf"({NUMBER} [a-z]+) (?:have|had|are|were|can|will|would|could)\b")
+WHO = re.compile(
+    rf"({NUMBER} [a-z]+) (?:have|had|are|were|can|will|would|could)\b|({NUMBER}%) of (?:the|all)\b"
+)
 # Where what is counted is: 13 chickens on the farm
 PLACE = re.compile(
     r"(?<=[a-z]) (?:on|in|at|for|from|left|inside|during)"
@@ -361,11 +367,13 @@ def _of_words(line):
         answer = answer.rstrip("}")
     if yes := re.match(r"(yes|no)\b,", answer, re.I):
         return yes[1]
+    if letter := re.fullmatch(r"\(([A-E])", answer):
+        return letter[1]
     if re.search("[\u4e00-\u9fff]", answer) and len(numbers := re.findall(NUMBER, answer)) == 1:
         return numbers[0]
     if counted := WHO.match(answer):  # 8 students have both
-        return counted[1]
-    if rest := value(_after_is(answer)):
+        return counted[1] or counted[2]
+    if rest := value(_after_is(answer)) or _computed(TO_DO.sub("", answer)):
         return PLACE.sub("", rest)
     if VALUE.fullmatch(answer):
         return PLACE.sub("", answer)
@@ -483,8 +491,9 @@ def _counted(sentence):
     """The one number of a sentence, or its one sum of money: So Janet makes $18 every day. In a
     conclusion the last of several, or all: Therefore there are 8 rabbits and 12 chickens."""
     sentence = BOUND.sub("", SUMS.sub("", CUBED.sub(r"\1", sentence)))
+    sentence = AIM.sub(r"\1", sentence)
     if HENCE.match(sentence):
-        sentence = PURPOSE.sub("", sentence)
+        sentence = PURPOSE.sub(r"\1", sentence)
     quantities = QUANTITY.findall(sentence) or NUMBER_WORD.findall(sentence)
     if len(quantities) > 1:
         quantities = QUANTITY.findall(BESIDE.sub("", sentence))

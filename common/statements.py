@@ -82,6 +82,7 @@ JSON = re.compile(
 # Where a next question begins: the few-shot prompts of GSM8K
 ASKS = re.compile(r"\n[*# ]*(?:Q|Question|Problem|Human|User)(?: [0-9]+)?[* ]*:")
 CLOSED = re.compile(r"\s*[<\[]/")
+ITEM = re.compile(r"\s*1[.)]\s+[A-Z]")  # Solution: 1. The distance is
 SEVERAL = re.compile(r"[.!?]\s+[A-Z]|\n")  # sentences
 # What makes "the answer is 5" no statement, if it stands right before
 SUPPOSED = re.compile(
@@ -101,6 +102,10 @@ TAKES_BACK = re.compile(
     r"\b(?:(?:cannot|can['’]t|can not) (?:tell|say|decide|determine|be sure)|wait, (?:no|that)"
     r"|let me (?:go back|think again)|hmm, but)\b",
     re.I,
+)
+
+GIVES_UP = re.compile(
+    r"\b(?:cannot|can not|can['’]t|impossible to) (?:be )?(?:determine|find|say)", re.I
 )
 
 # Of \cos\theta = -4/5 the value, of 5_{10} = 101_2 what was asked for
@@ -137,6 +142,7 @@ TAKING = re.compile(
 )  # Taking roots, $x = 3$.
 HEADS_NO_ANSWER = re.compile(r"\W*(?:formulas?|given|to find|known|plan)\b\W*", re.I)
 CONDITION = re.compile(r"^([^0-9]*[0-9][^.]*?) if (?:s?he|they|it|the)\b[^.]*")  # behind a number
+IN_CASE = re.compile(r"^(So|Therefore|Thus|Hence),? if [^,]*, (?=.*[0-9])")
 REMARK = re.compile(r"[A-Z][^0-9$\\=:?]*[a-z][.!]")  # what has no number in it
 ORNAMENTS = re.compile(
     r"(?:\s|\$?\\(?:blacksquare|square|qed)\b\$?"
@@ -207,7 +213,8 @@ def stated_answer(completion):
     completion = END_OF_TURN.split(completion, 1)[0]
     completion = completion[:-200] + END_OF_TEXT.sub("", completion[-200:])
     thought, ended, said = completion.rpartition("</think>")
-    answer = _stated(said) or (_stated(thought) if ended else None)
+    thought = thought if ended and not GIVES_UP.search(said) else ""
+    answer = _stated(said) or _stated(thought)
     return VALUE_OF.sub("", answer) if answer and not OPEN_BOX.search(answer) else None
 
 
@@ -253,6 +260,8 @@ def _marked(text):
             marks.append(mark.end())
     for start in sorted(marks)[-50:][::-1]:  # a text of nothing but marks says nothing
         told = text[start : start + 2 * MAX_CHARS]
+        if ITEM.match(told):
+            continue
         if text[start - 1] in ">]" and SEVERAL.search(told := CLOSED.split(told.strip(), 1)[0]):
             answer = _concluded(told)  # a whole solution in <answer>
         else:
@@ -357,7 +366,7 @@ def _of_sentence(sentence):
 
 def _what_follows(sentence):
     """Since 4 < 5, we have x = 7; Dividing by 2, x = 7; Divide by 2: x = 7; 2x = 14, so x = 7"""
-    sentence = CONDITION.sub(r"\1", TAKING.sub("", sentence))
+    sentence = CONDITION.sub(r"\1", IN_CASE.sub(r"\1 ", TAKING.sub("", sentence)))
     if (reason := SINCE.match(sentence)) and reason.end() < len(sentence):
         sentence = sentence[reason.end() :]
     sentence = WE_HAVE.sub("So ", THEN.sub("", sentence))

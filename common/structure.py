@@ -58,7 +58,7 @@ NO_UNIT = (
 )
 UNIT_WORDS = (
     r"(?:[a-z]{3,}|[cmk]?m|\\Omega|kg|mg|ml|lb|oz|ft|in|of|as|(?<=[0-9] )[sgh]|a(?=\s[a-z]{3})"
-    r"|[kMGm]?(?:J|N|L|W|V|A|B|Hz|Pa|Wh|eV)|yd|mi|hr(?!\s?\^)|sq|cu)"
+    r"|[kMGm]?(?:J|N|L|W|V|A|B|Hz|Pa|Wh|eV)|yd|mi|Å|hr(?!\s?\^)|sq|cu)"
 )
 UNIT = re.compile(
     rf'(?<!["\s])(?:\s*(?:(?:/|\\cdot)\s*)?"{NO_UNIT}[^"]*"{POWER}'

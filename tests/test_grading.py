@@ -292,6 +292,12 @@ def test_what_is_stated_without_one_clean_box(completion, answer):
 
 # What a last sentence says, behind others: words without a box or a mark.
 SAYS = {
+    "So, if Ann takes all the cake, she will take 36 pieces in one day.": "36",
+    "Final Answer: It takes Bob 90 minutes + 30 minutes = 120 minutes to paint the fence.": "120 minutes",
+    "Final Answer: 45% of the entire club came on Monday.": "45%",
+    "Answer: Mia needs to run at a speed of 5 miles per hour to have an average of 6.": "5",
+    "Answer: There are 14 litres of milk in the remaining 20 litres.": "14",
+    "Answer: (C": "C",
     "**Answer:** 9 pupils have both a cat and a dog.": "9 pupils",
     "So, there are 700 people in Oslo.": "700 people",
     "She would have saved 60 more dollars if she worked for 6 hours.": "60",
@@ -796,6 +802,8 @@ SAYS = {
     "Thus the answer, in simplest radical form, is $3\\sqrt{2}$.": "3\\sqrt{2}",
 }
 SAYS_NOTHING = [
+    "Solution:\n\n1. The way is 8 km.\n2. The time = 8 km / (2 + 3) km",
+    "It is 0.</think>\n\n**Answer:** The time cannot be determined.",
     "<answer>There are 20 seats here. The other room",
     "So the number of seats is 20 + 24",
     r"5. **Half of the seats are red**:\n   - So, \(44 \times \frac{1}{2",
