@@ -158,9 +158,11 @@ def one_each(generators, roots):
     """The generators; by default one for each root, seeded 0, 1, 2, ..."""
     if generators is None:
         return [torch.Generator().manual_seed(seed) for seed in range(len(roots))]
-    if not isinstance(generators, list | tuple) or len(generators) != len(roots):
-        raise ValueError(f"generators must be a list with one for each of {len(roots)} problems")
-    return generators
+    many = len(roots)
+    given = generators if isinstance(generators, list | tuple) else []
+    if len(given) != many or not all(isinstance(one, torch.Generator) for one in given):
+        raise ValueError(f"generators must be a list with a torch.Generator for {many} problems")
+    return given
 
 
 def look_ahead(policy, tokenizer, prm, children, depth, separator, reduce):
@@ -190,11 +192,13 @@ def set_values(children, reduce):
     for child in children:
         child.value = worth(child.all_scores(), reduce)
         if not child.scores and not child.finished:
-            child.value = -math.inf  # a blank step: with its parent's value it would often win
+            # A blank step: with its parent's value it would often win. The mere end of a text is
+            # no step, and keeps that value.
+            child.value = -math.inf
 
 
 def worth(scores, reduce):
-    """A solution without a score is worth nothing, nor is one whose PRM answered NaN."""
+    """Without a score, or with one that is NaN, a solution is worth -inf."""
     if not scores or not all(map(math.isfinite, scores)):
         return -math.inf
     return reduce(scores)
@@ -252,10 +256,10 @@ class Solution:
 
     text: str
     tokens: list[int]
-    scores: list[float]  # the PRM's, one for each step
+    scores: list[float]  # the PRM's, one for each step that is not blank
     value: float  # what the search went by
     finished: bool  # False: it was cut by a limit
-    path: list[int]  # the numbers of its nodes, in the order in which they were sampled
+    path: list[int]  # the numbers of its nodes, which count the steps as they were sampled
     subtree: int | None = None  # of DVTS: which one it is from
 
 
@@ -340,7 +344,7 @@ def sample_steps(
     """
     if any(parent.ended for parent in parents):
         raise ValueError("a parent is at the end of its text, and has no next step")
-    if temperature < 0:
+    if not temperature >= 0:  # nor NaN
         raise ValueError(f"a temperature of {temperature}: it must be 0, which is greedy, or more")
     if not 0 < top_p <= 1:
         raise ValueError(f"a top_p of {top_p}: it must be above 0, and at most 1")
@@ -570,10 +574,10 @@ def checked(whole, length):
 
 
 def read_text(tokenizer, child, separator):
-    """Set child.text, and child.steps if the separator is a function.
+    """Set child.text, and child.steps if the separator is a function: of a child that was written
+    to the end of its text they are several.
 
-    These are several if it was written to the end of its text. All of the solution is decoded: a
-    step by itself could lose a space at its beginning.
+    All of the solution is decoded: a step by itself could lose a space at its beginning.
     """
     _, *before, _ = child.path()
     tokens = [token for node in before for token in node.tokens] + child.tokens

@@ -1,10 +1,11 @@
 """REBASE, reward balanced search: a step gets children in proportion to its reward.
 
-The process reward model (PRM) scores all unfinished steps of one depth, and a softmax over these
-rewards shares out the budget: step j is continued W_j = Round(B softmax(R / T_b)_j) times, rounded
-so that these sum to B. Good steps are explored widely, fair ones a little, bad ones not at all.
+The process reward model (PRM) scores the steps of one depth. A softmax over the rewards of those
+that are not at their end shares out the budget B: step j is continued W_j = Round(B softmax(R /
+T_b)_j) times. Good steps are explored widely, fair ones a little, bad ones not at all.
 Beam search (beam.py) gives every survivor the same M and all others nothing. Here there is no M to
-choose, and a solution that ends takes its place out of the budget B of the depths below.
+choose. B is N at first; a solution that ends takes its place out of the budget of the depths below,
+so that there are N in the end.
 
     question ─┬─ 0.9 ─┬─ ...        N = 4
               │       ├─ ...        softmax((0.9, 0.2, 0.7, 0.1) / 0.2) = (0.71, 0.02, 0.26, 0.01)
@@ -66,7 +67,7 @@ def rebase(
     *,
     n=64,  # B at the first depth, and the number of solutions returned
     balance_temperature=0.2,  # T_b
-    rounding="round",  # "round": the paper's; "ceil": that of the authors' code
+    rounding="round",  # "round", as in the paper, or "ceil", as in the authors' code
     max_steps=40,  # the last step goes to the end of text
     temperature=0.8,
     top_p=1.0,
@@ -77,7 +78,7 @@ def rebase(
     separator="\n\n",  # what ends a step: a string, or a function (see step_end)
     on_step=None,  # on_step(depth, children) is called after each step
 ):
-    """Returns for each problem a list of n Solutions.
+    """Returns for each problem a list of n Solutions, as they ended. Those finished may vote.
 
     policy and tokenizer: from load_policy(). prm: from common.prm.load_prm(), or a Scorer.
     """
@@ -96,7 +97,7 @@ def rebase(
             counts = allocate(n - len(found), rewards, balance_temperature, rounding)
             parents += [node for node, count in zip(frontier, counts) for _ in range(count)]
 
-        # 2. The policy writes as many next steps for each.
+        # 2. The policy writes a next step for a parent as often as it is named.
         uniforms = random_numbers(parents, generators, max_new_tokens)
         to_the_end = depth == max_steps
         children = sample_steps(policy, tokenizer, parents, uniforms, to_the_end, **sampling)
@@ -122,14 +123,19 @@ def rebase(
 def allocate(budget, rewards, balance_temperature, rounding):
     """How often to continue each node, by softmax(rewards / T_b): whole numbers that sum to budget.
 
-    "round": where the rounded shares miss the budget, the largest remainders are rounded up.
+    "round": shares are rounded down, and those with the largest remainders up, until the budget is
+    spent; of equal ones the first. (The paper says Round, and not how the sum is kept.)
     "ceil": from the best node down, each gets the ceiling of its share of what is left, and the
     last go without.
     """
+    if not balance_temperature > 0 or rounding not in ("round", "ceil"):
+        given = f"balance_temperature is {balance_temperature} and rounding is {rounding!r}"
+        raise ValueError(f'{given}: give a number above 0, and "round" or "ceil"')
     if not rewards:
         return []
     if max(rewards) == -math.inf:
-        rewards = [0.0] * len(rewards)  # all are bad: all are alike
+        rewards = [0.0] * len(rewards)  # none has a score: all are alike
+    # Equal remainders are to be equal to the last digit.
     rewards = torch.tensor(evened(rewards), dtype=torch.float64)
     weights = ((rewards - rewards.max()) / balance_temperature).exp()  # the best is exp(0) = 1
     if rounding == "ceil":
@@ -174,9 +180,11 @@ def one_each(generators, roots):
     """The generators; by default one for each root, seeded 0, 1, 2, ..."""
     if generators is None:
         return [torch.Generator().manual_seed(seed) for seed in range(len(roots))]
-    if not isinstance(generators, list | tuple) or len(generators) != len(roots):
-        raise ValueError(f"generators must be a list with one for each of {len(roots)} problems")
-    return generators
+    many = len(roots)
+    given = generators if isinstance(generators, list | tuple) else []
+    if len(given) != many or not all(isinstance(one, torch.Generator) for one in given):
+        raise ValueError(f"generators must be a list with a torch.Generator for {many} problems")
+    return given
 
 
 # Copied from beam.py
@@ -185,12 +193,14 @@ def set_values(children, reduce):
     for child in children:
         child.value = worth(child.all_scores(), reduce)
         if not child.scores and not child.finished:
-            child.value = -math.inf  # a blank step: with its parent's value it would often win
+            # A blank step: with its parent's value it would often win. The mere end of a text is
+            # no step, and keeps that value.
+            child.value = -math.inf
 
 
 # Copied from beam.py
 def worth(scores, reduce):
-    """A solution without a score is worth nothing, nor is one whose PRM answered NaN."""
+    """Without a score, or with one that is NaN, a solution is worth -inf."""
     if not scores or not all(map(math.isfinite, scores)):
         return -math.inf
     return reduce(scores)
@@ -250,10 +260,10 @@ class Solution:
 
     text: str
     tokens: list[int]
-    scores: list[float]  # the PRM's, one for each step
+    scores: list[float]  # the PRM's, one for each step that is not blank
     value: float  # what the search went by
     finished: bool  # False: it was cut by a limit
-    path: list[int]  # the numbers of its nodes, in the order in which they were sampled
+    path: list[int]  # the numbers of its nodes, which count the steps as they were sampled
     subtree: int | None = None  # of DVTS: which one it is from
 
 
@@ -342,7 +352,7 @@ def sample_steps(
     """
     if any(parent.ended for parent in parents):
         raise ValueError("a parent is at the end of its text, and has no next step")
-    if temperature < 0:
+    if not temperature >= 0:  # nor NaN
         raise ValueError(f"a temperature of {temperature}: it must be 0, which is greedy, or more")
     if not 0 < top_p <= 1:
         raise ValueError(f"a top_p of {top_p}: it must be above 0, and at most 1")
@@ -581,10 +591,10 @@ def checked(whole, length):
 
 # Copied from beam.py
 def read_text(tokenizer, child, separator):
-    """Set child.text, and child.steps if the separator is a function.
+    """Set child.text, and child.steps if the separator is a function: of a child that was written
+    to the end of its text they are several.
 
-    These are several if it was written to the end of its text. All of the solution is decoded: a
-    step by itself could lose a space at its beginning.
+    All of the solution is decoded: a step by itself could lose a space at its beginning.
     """
     _, *before, _ = child.path()
     tokens = [token for node in before for token in node.tokens] + child.tokens

@@ -5,8 +5,8 @@ A step is read once, behind the keys and values of the steps before it. What dif
 model is a family (common/families): how a problem and a step become tokens, and how a hidden state
 becomes a score.
 
-A search needs of a PRM two methods: read_problems(roots) and score(children, separator). Scorer
-makes one of any function.
+A search needs of a PRM two methods: read_problems(roots), and score(children, separator), which
+sets child.scores. Scorer makes one of any function.
 """
 
 import json
@@ -257,12 +257,18 @@ class Scorer:
         try:
             scores = [float(score) for score in given]
         except (TypeError, ValueError):
-            raise ValueError(f"it must return a list of numbers, not {given!r:.80}") from None
+            raise ValueError(
+                f"the scoring function must return a list of numbers, not {given!r:.80}"
+            ) from None
         if len(scores) != len(asked):
-            raise ValueError(f"{len(scores)} scores of {len(asked)} steps: return one for each")
+            raise ValueError(
+                f"the scoring function returned {len(scores)} scores of {len(asked)} solutions"
+            )
         for (child, _, _), score in zip(asked, scores):
-            if not (0 <= score <= 1 or math.isnan(score)):
-                raise ValueError(f"a score of {score}: it must be in [0, 1], or NaN for none")
+            if not (-1e-6 < score < 1 + 1e-6 or math.isnan(score)):  # what rounding leaves will do
+                raise ValueError(
+                    f"the scoring function returned {score}: give numbers in [0, 1], or NaN"
+                )
             child.scores.append(score)
 
 

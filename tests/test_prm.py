@@ -307,7 +307,7 @@ def test_a_function_is_asked_about_many_at_once_with_texts_as_they_were_written(
     [
         ([0.5], "1 scores of 2"),
         ([0.5] * 3, "3 scores of 2"),
-        ([0.5, 1.5], "a score of 1.5"),
+        ([0.5, 1.5], "returned 1.5"),
         (0.5, "a list of numbers, not 0.5"),
         (None, "a list of numbers, not None"),
         ([0.5, None], "a list of numbers, not .0.5, None"),

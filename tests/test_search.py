@@ -700,12 +700,30 @@ def test_what_is_no_list_of_problems_is_refused(pair):
         for problems in ("What is $1+1$?", [], ["1+1?", None], iter(["1+1?"])):
             with pytest.raises(ValueError, match="problems must be a list of texts"):
                 search(*models, problems, n=4)
-        with pytest.raises(ValueError, match="one for each of 1 problems"):
-            search(*models, [QUESTION], [torch.Generator()] * 2, n=4)
-        with pytest.raises(ValueError, match="a temperature of -0.5"):
-            search(*models, [QUESTION], n=4, temperature=-0.5)
+        for generators in ([torch.Generator()] * 2, [None], torch.Generator()):
+            with pytest.raises(ValueError, match="a torch.Generator for 1 problems"):
+                search(*models, [QUESTION], generators, n=4)
+        for temperature in (-0.5, math.nan):
+            with pytest.raises(ValueError, match=f"a temperature of {temperature}"):
+                search(*models, [QUESTION], n=4, temperature=temperature)
         with pytest.raises(ValueError, match="a top_p of 2"):
             search(*models, [QUESTION], n=4, top_p=2)
+
+
+@pytest.mark.parametrize(
+    "search, setting",
+    [
+        (rebase.rebase, {"balance_temperature": 0}),
+        (rebase.rebase, {"balance_temperature": -0.2}),
+        (rebase.rebase, {"rounding": "ceiling"}),
+        (particle.particle_filter, {"weight_temperature": 0}),
+        (particle.particle_filter, {"resampling": "stratified"}),
+    ],
+)
+def test_settings_of_a_search_of_its_own(pair, search, setting):
+    [(name, value)] = setting.items()
+    with pytest.raises(ValueError, match=f"{name} is '?{value}"):
+        search(*pair, [QUESTION], n=4, **setting)
 
 
 def test_without_generators_problems_are_seeded_by_their_place(pair):
@@ -830,7 +848,7 @@ def test_what_the_search_lets_go_of_is_freed(pair):
 # --- against the naive twin -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["beam", "dvts", "rebase", "particle", "mcts"])
+@pytest.mark.parametrize("name", SEARCHES)
 def test_a_whole_search_equals_one_that_reuses_nothing(pair, monkeypatch, name):
     """The search once with both caches, and once with every text read anew for each token and
     score: the same tree."""
