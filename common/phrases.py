@@ -150,7 +150,7 @@ IN_OTHER_WORDS = re.compile(
     r"[,;:(]\s*(?:that is|i\.e\.|in other words|or simply),?\s+|out of [0-9]+,? or (?=\$)"
 )
 ASIDE = re.compile(r"\s\((?=[a-z]{2,}\s)[^()]*\)")
-BECAUSE = re.compile(r",?\s+(?:because|since|if (?=(?:s?he|they|it|the)\b))\s*")
+BECAUSE = re.compile(r",?\s+(?:(?:because|since)\s|if (?=(?:s?he|they|it|the)\b))")
 BESIDES = re.compile(r"(?<=[0-9A-Za-z%$]),\s+which (?:is|was|are|were|means|makes)\s([^,]*)$")
 # The chance is one sixth (1/6)
 SPELLED = re.compile(r".*\s[a-z]+[- ][a-z]+ \((-?[0-9]+/[0-9]+)\)\.?$")
