@@ -107,13 +107,14 @@ def cheapest(tried, goal, among):
     """(strategy, n) of the cheapest run that is as good as `goal`, or within noise; None without.
 
     tried: {(strategy, n): (accuracy, flops)}; these and goal: [P]. among: [P], True where compared.
+    Of equal ones the first.
     """
     good = []
     for key, (accuracy, flops) in tried.items():
         if as_good(accuracy, goal, among):
             other = np.abs(goal[among] - accuracy[among]).sum()  # 0: it is the goal itself
             good.append((flops[among].mean(), other, key))
-    return min(good)[2] if good else None
+    return min(good, key=lambda one: one[:2])[2] if good else None
 
 
 def as_good(accuracy, goal, among):
@@ -324,7 +325,8 @@ def analyse(searches, levels, unit, price=0.0):
         accuracy = np.array(accuracy)  # [S, P]
         flops = np.array(flops)
         spent = flops if unit == "flops" else np.array([*sizes.values()])[:, None] + 0 * flops
-        tried |= dict(zip(sizes.items(), zip(accuracy, flops)))
+        runs = dict(zip(sizes.items(), zip(accuracy, flops)))
+        tried |= dict(sorted(runs.items(), key=lambda one: one[0][0] not in report["own_rules"]))
 
         # 2. The best at each level, and those that may be as good.
         for one, here in groups.items():

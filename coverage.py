@@ -78,12 +78,17 @@ def coverage_at(k, right, units):
 def interval(values):
     """The middle 95 % of the mean over problems drawn anew: what other problems would change.
 
-    values: [P, ...]. Returns (low, high), each of the shape of one problem's values.
+    values: [P, ...]. Returns (low, high), each of the shape of one problem's values. Where all are
+    0, or all are 1, drawing anew changes nothing, and the end inside is that of Wilson's interval.
     """
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(values), size=(RESAMPLES, len(values)))
     means = np.stack([values[problems].mean(axis=0) for problems in drawn])
-    return np.percentile(means, [2.5, 97.5], axis=0)
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    inside = 1.96**2 / (len(values) + 1.96**2)
+    low = np.where((values == 1).all(axis=0), 1 - inside, low)
+    high = np.where((values == 0).all(axis=0), inside, high)
+    return low[()], high[()]  # numbers of one column
 
 
 # --- what a rule finds ----------------------------------------------------------------------------

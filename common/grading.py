@@ -46,14 +46,16 @@ def majority(answers: list[str | None], key=None) -> str | None:
 def weighted(answers: list[str | None], scores: list[float], key=None) -> str | None:
     """The answer whose scores sum highest over all its spellings, in its first spelling.
 
-    key(answer): answers with equal keys are the same. By default canonical_form. A missing or blank
-    answer never wins. A NaN or infinite score is left out of the sum. Raises ValueError if there
-    are not as many scores as answers.
+    key(answer): answers with equal keys (hashable ones) are the same. By default canonical_form. A
+    missing or blank answer never wins. A NaN or infinite score is left out of the sum. Raises
+    ValueError if there are not as many scores as answers.
     """
     key = key or canonical_form
+    if len(answers) != len(scores):
+        raise ValueError(f"{len(scores)} scores of {len(answers)} answers")
     totals = {}
     first = {}
-    for answer, score in zip(answers, scores, strict=True):
+    for answer, score in zip(answers, scores):
         if answer and answer.strip() and math.isfinite(score):
             same = key(answer)
             first.setdefault(same, answer)

@@ -162,9 +162,12 @@ def read_object(line, where):
         if first and line.lstrip().startswith("["):
             remedy = "write the objects of a JSON array one a line (jq -c '.[]' does)"
         elif first and "{" not in line:
-            remedy = "write each problem as a line {...} of JSON"
+            remedy = "write each problem as a line {...} of JSON, no CSV"
         if "escape" in str(error):
             remedy = "JSON wants a backslash twice, \\\\div for \\div"
+        if isinstance(error, json.JSONDecodeError):
+            near = line[max(0, error.pos - 15) : error.pos + 15]
+            error = f"{error.msg} at character {error.pos + 1}, {near!r}"
         fail(f"{where} is no JSON object ({error}): {remedy}")
 
 
@@ -199,6 +202,9 @@ def parse(record, number, where):
             once = f"{name} with one backslash, of which JSON makes another sign"
             fail(f"{where} has {once}: write \\{name}")
     if not problem or not (found["answer"] or found.get("tests")):
+        field = "answer" if problem else "problem"
+        if field in record:
+            fail(f"{where} has no text in its field {field}, but {record[field]!r:.60}: write it")
         lacking = "answer (or tests, for a program)" if problem else "problem"
         has = ", ".join(map(repr, record)) or "none"
         fail(f"{where} has no text in its field {lacking}: add it; its fields are {has}")

@@ -290,6 +290,10 @@ def check_paths(args):
         if key == "problems" and not os.path.lexists(path):
             continue  # a hub id, or a file that problems.load() misses
         plain = os.path.isfile(path) or not os.path.exists(path)
+        if key == "output" and path.endswith(".gz"):
+            fail(
+                f"{flag} {path}: results are not packed as they come: leave out .gz, pack it later"
+            )
         if not plain or os.path.basename(path) in ("", ".", ".."):
             fail(f"{flag} {path} is not a plain file: name another {flag}")
         if os.path.exists(path) and any(is_open(stream, path) for stream in (1, 2)):
@@ -367,7 +371,7 @@ class Output:
         differing = []
         for key, value in identity(args).items():
             if first.get(key) != value:
-                differing.append(f"{key} {first.get(key)!r} there, {value!r} here")
+                differing.append(f"{key} {first.get(key)!r:.60} there, {value!r:.60} here")
         fields = ("problem", "answer", "tests")
         known = {one["id"]: [one.get(field) for field in fields] for one in problems}
         for key, row in rows.items():

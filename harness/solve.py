@@ -427,7 +427,7 @@ def work(args, solver, problems, output):
         begun = output.header or now
         other = ", ".join(key for key in now if now[key] != begun.get(key))
         if other:
-            note(f"{args.output} was begun with another {other}")
+            note(f"{args.output} was begun with other {other}")
         solved = {key: row for key, row in output.rows.items() if "error" not in row}
         batches = batches_to_do(args, problems, solved)
         if not batches:
