@@ -116,7 +116,7 @@ def set_values(children, reduce):
         child.value = worth(child.all_scores(), reduce)
         if not child.scores and not child.finished:
             # A blank step: with its parent's value it would often win. The mere end of a text is
-            # no step, and keeps that value.
+            # no step, and is worth what the scores before it are.
             child.value = -math.inf
 
 

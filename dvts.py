@@ -129,7 +129,7 @@ def dvts(
 @dataclass
 class Subtree:
     index: int  # among those of its problem
-    width: int  # the steps to choose from: M, or some more or less if M does not divide n
+    width: int  # the steps to choose from: M; more if M does not divide n, fewer if n < M
     best: "Node"  # the solution so far; at first the root
 
 
@@ -207,7 +207,7 @@ def set_values(children, reduce):
         child.value = worth(child.all_scores(), reduce)
         if not child.scores and not child.finished:
             # A blank step: with its parent's value it would often win. The mere end of a text is
-            # no step, and keeps that value.
+            # no step, and is worth what the scores before it are.
             child.value = -math.inf
 
 

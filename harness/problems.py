@@ -166,8 +166,12 @@ def read_object(line, where):
         if "escape" in str(error):
             remedy = "JSON wants a backslash twice, \\\\div for \\div"
         if isinstance(error, json.JSONDecodeError):
+            if error.msg == "Extra data":
+                remedy = "end the line with its }, without a comma"
+            elif re.search(r",\s*\}", line[max(0, error.pos - 20) : error.pos + 20]):
+                remedy = "leave out the comma before }"
             near = line[max(0, error.pos - 15) : error.pos + 15]
-            error = f"{error.msg} at character {error.pos + 1}, {near!r}"
+            error = f"{error.msg} at character {error.pos + 1}, near {near}"
         fail(f"{where} is no JSON object ({error}): {remedy}")
 
 
@@ -203,8 +207,11 @@ def parse(record, number, where):
             fail(f"{where} has {once}: write \\{name}")
     if not problem or not (found["answer"] or found.get("tests")):
         field = "answer" if problem else "problem"
+        value = json.dumps(record.get(field), ensure_ascii=False)
         if field in record:
-            fail(f"{where} has no text in its field {field}, but {record[field]!r:.60}: write it")
+            fail(
+                f"{where} has no text in its field {field}, but {value:.60}: write text or a number"
+            )
         lacking = "answer (or tests, for a program)" if problem else "problem"
         has = ", ".join(map(repr, record)) or "none"
         fail(f"{where} has no text in its field {lacking}: add it; its fields are {has}")

@@ -340,7 +340,7 @@ REFUSED = [
     (
         "majority.py",
         "--problems {bad}/gsm8k.jsonl",
-        ["{bad}/gsm8k.jsonl, line 37", "field answer", "write it"],
+        ["{bad}/gsm8k.jsonl, line 37", "field answer", "write text or a number"],
     ),
     ("majority.py", "--output /dev/full", ["--output /dev/full", "name another"]),
     ("dvts.py", "--lookahead -1", ["--lookahead", "'-1'", "at least 0"]),

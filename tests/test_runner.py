@@ -896,6 +896,12 @@ PROBLEMS = {
         "line 37 has no text in its field answer (or tests, for a program): add it; its fields are "
         "'problem', 'solution'",
     ),
+    "comma.jsonl": (
+        lines_with(_37='{"problem": "a", "answer": "1",}'),
+        "leave out the comma before }",
+    ),
+    "ends.jsonl": (lines_with(_37='{"problem": "a",'), "line 37 is no JSON object"),
+    "behind.jsonl": (lines_with(_37='{"problem": "a", "answer": "1"},'), "without a comma"),
     "null.jsonl": (
         lines_with(_37='{"problem": "a", "answer": null}'),
         "line 37 has no text in its field answer",
