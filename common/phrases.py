@@ -240,7 +240,8 @@ def statement(text):
     """The answer that a text begins with: money, formulas, or plain words up to the end of the
     sentence."""
     text = re.sub(r"^-\s+", "", text.lstrip(' \t\n:*_#=}`"'))
-    text = re.sub(r"^that (?=there|the|s?he|they|it)", "", LEADS.sub("", text, count=1))
+    text = LEADS.sub("", text, count=1) if LEADS.match(text) else text
+    text = re.sub(r"^that (?=there|the|s?he|they|it)", "", text)
     if choice := re.match(r"\(?([A-E])\)?, (?=\$?[0-9])", text):
         return choice[1]
     if spelled := re.match(r"[a-z-]+ \(([0-9]+)\)", text):  # five (5)

@@ -207,12 +207,12 @@ def parse(record, number, where):
             fail(f"{where} has {once}: write \\{name}")
     if not problem or not (found["answer"] or found.get("tests")):
         field = "answer" if problem else "problem"
-        value = json.dumps(record.get(field), ensure_ascii=False)
         if field in record:
+            value = json.dumps(record[field], ensure_ascii=False)
             fail(
                 f"{where} has no text in its field {field}, but {value:.60}: write text or a number"
             )
-        lacking = "answer (or tests, for a program)" if problem else "problem"
+        lacking = f"{field} (or tests, for a program)" if problem else field
         has = ", ".join(map(repr, record)) or "none"
         fail(f"{where} has no text in its field {lacking}: add it; its fields are {has}")
     return check_names(found | {"level": record.get("level")}, where)

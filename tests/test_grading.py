@@ -298,6 +298,7 @@ SAYS = {
     "Answer: Mia needs to run at a speed of 5 miles per hour to have an average of 6.": "5",
     "Answer: There are 14 litres of milk in the remaining 20 litres.": "14",
     "Answer: (C": "C",
+    "The answer is 12 m, about 39 feet.": "12 m",
     "**Answer:** 9 pupils have both a cat and a dog.": "9 pupils",
     "So, there are 700 people in Oslo.": "700 people",
     "She would have saved 60 more dollars if she worked for 6 hours.": "60",
