@@ -10,6 +10,8 @@ Parts, each with a table of its own; the page is written anew after each row:
   are and with CUDA graphs (fixed_shapes.py). Their solutions should be the same.
 - sizes: DVTS with a 1B policy in bfloat16 and an 8B PRM in NF4, on a card that may take no more
   memory than a case names. As it is, with graphs, and compiled; and transformers' own generate().
+- disk: the same pair as checkpoints on disk, 18.5 GB, loaded by dvts.py from the command line, which
+  may take no more memory than a case names.
 - whole: dvts.py with the bundled pair and, where --smollm2 names its folder, majority.py with it:
   20 problems from the command line, end to end.
 
@@ -29,6 +31,7 @@ card in an iteration.
 """
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -46,6 +49,7 @@ from transformers.utils import logging
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import checkpoints
 import fixed_shapes
 from bench_search import Memory, bundled_pair, command_and_commit, end_bias, random_family
 
@@ -66,8 +70,13 @@ SHAPES = {
     "1B, caches": (64, 16, 32, 8, 64, 64, 1024, True),
     "8B, caches": (64, 32, 32, 8, 128, 64, 1024, False),
     "small": (128, 2, 4, 2, 32, 256, 1024, True),
+    "small PRM": (128, 2, 4, 2, 32, 256, 1024, False),
 }
-PAIRS = {"true": ("1B", "8B"), "caches": ("1B, caches", "8B, caches"), "small": ("small", "small")}
+PAIRS = {
+    "true": ("1B", "8B"),
+    "caches": ("1B, caches", "8B, caches"),
+    "small": ("small", "small PRM"),
+}
 QUESTION = (
     "Start with 12. Add 5, multiply by 2, subtract 9, add 30, divide by 5, add 17. "
     "What is the result?"
@@ -87,7 +96,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ["tokens", "sizes", "whole"]
+    parts = ["tokens", "sizes", "disk", "whole"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--shapes", choices=list(PAIRS), default="true")
     ways = ["plain", "graphs", "compiled"]
@@ -111,6 +120,8 @@ def main():
         same_tokens(page, device)
     if "sizes" in args.parts:
         true_sizes(page, device, args)
+    if "disk" in args.parts:
+        from_disk(page, device, args)
     if "whole" in args.parts:
         end_to_end(page, args)
     page.write("")
@@ -182,7 +193,11 @@ def same_tokens(page, device):
         apart = []
         for graphs in (False, True):
             fix_shapes(script, graphs)
-            found = solve(script, *pairs[1])
+            try:
+                found = solve(script, *pairs[1])
+            except RuntimeError as error:  # of CUDA
+                same.append(f"failed: {str(error).splitlines()[0]}")
+                continue
             equal = [one.tokens == other.tokens for one, other in zip(expected, found)]
             same.append(sum(equal))
             for one, other, is_equal in zip(expected, found, equal):
@@ -211,7 +226,11 @@ def true_sizes(page, device, args):
     policy, tokenizer, prm = make_pair(args.shapes, device)
     if args.shapes == "caches":
         prm.model.rows_at_once = 4
-    limit = sum(p.nbytes for p in policy.parameters()) / bandwidth(device)  # seconds
+    speed = bandwidth(device)
+    limit = sum(p.nbytes for p in policy.parameters()) / speed  # seconds
+    page.write(f"\nThe card copies {speed / 1e9:,.0f} GB/s, read and written together.")
+    if args.shapes != "caches":
+        stock(page, policy, tokenizer)
     page.table(f"DVTS at the sizes `{args.shapes}`", columns)
     bench = Bench(policy, tokenizer, prm, args.max_new_tokens, limit)
     for way in args.ways:
@@ -234,8 +253,6 @@ def true_sizes(page, device, args):
     fix_shapes(dvts, False)
     if "forward" in vars(policy.base_model):
         del policy.base_model.forward
-    if args.shapes != "caches" and not page.time_is_up("generate()"):
-        stock(page, policy, tokenizer)
     allow(device, None)
 
 
@@ -380,6 +397,65 @@ def stock(page, policy, tokenizer):
 # --- end to end -----------------------------------------------------------------------------------
 
 
+def from_disk(page, device, args):
+    """dvts.py with checkpoints of the true sizes, on a card with less memory than this one."""
+    columns = ["command", "n", "GB allowed", "s, with loading", "what it printed"]
+    page.table(f"From the command line, with the sizes `{args.shapes}`", columns)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        for name, shape in zip(("policy", "prm"), PAIRS[args.shapes]):
+            save_model(shape, device, f"{folder}/{name}", scores=name == "prm")
+        print(f"saved in {time.perf_counter() - start:.0f} s", flush=True)
+        models = ["--policy", f"{folder}/policy", "--prm", f"{folder}/prm", "--prm-4bit"]
+        for case in args.cases:
+            if page.time_is_up(case):
+                continue
+            n, gigabytes = map(int, case.split(":"))
+            memory = {}
+            if device.type == "cuda":
+                whole = torch.cuda.get_device_properties(device).total_memory
+                share = gigabytes * 1e9 / whole
+                memory["PYTORCH_CUDA_ALLOC_CONF"] = f"per_process_memory_fraction:{share:.4f}"
+            command = ["dvts.py", "--n", str(n), "--limit", "2", "--batch-problems", "1"]
+            command += ["--max-new-tokens", "300", "--output", f"{folder}/{n}.jsonl"]
+            problems = ["--problems", "tiny/problems.jsonl"]
+            seconds, told = run_command([*command, *models, *problems], memory)
+            page.row([" ".join(command[:1]), n, gigabytes, f"{seconds:.0f}", told])
+
+
+def save_model(shape, device, folder, scores):
+    """A checkpoint in bfloat16 of a policy, or of a PRM that answers by "+" or "-"."""
+    model = make_model(shape, device, four_bit=False)
+    _, tokenizer, _ = bundled_pair()
+    if scores:
+        tokenizer = checkpoints.llama_tokenizer()
+        checkpoints.answer_by(model, tokenizer.convert_tokens_to_ids(["+", "-"]))
+        model.model.embed_tokens.weight.data[:, 0] = 20.0  # more than all layers add to the others
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
+    model.save_pretrained(folder, max_shard_size="4GB")
+    tokenizer.save_pretrained(folder)
+
+
+def run_command(command, environment=None):
+    """(seconds, what it printed of all problems, or its error)."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        told = done.stderr.split("\n")[-3:]
+    else:
+        lines = done.stdout.split("\n")
+        told = [line for line in lines if line.startswith(("all ", "  ", "peak memory"))]
+        told = told[:3] + told[-1:]
+    return seconds, "; ".join(" ".join(line.split()).strip(",") for line in told)
+
+
 def end_to_end(page, args):
     page.table("From the command line", ["command", "s", "what it printed of all problems"])
     commands = [["dvts.py", "--n", "64"]]
@@ -391,17 +467,8 @@ def end_to_end(page, args):
             if page.time_is_up(command[0]):
                 continue
             command += ["--limit", str(args.limit)]
-            output = ["--output", f"{folder}/{number}.jsonl"]
-            start = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, *command, *output], cwd=ROOT, capture_output=True, text=True
-            )
-            seconds = time.perf_counter() - start
-            said = done.stdout.split("\n") if done.returncode == 0 else done.stderr.split("\n")[-3:]
-            told = [line for line in said if line.startswith(("all ", "  ", "peak memory"))]
-            kept = told[:3] + told[-1:] if done.returncode == 0 else said
-            kept = "; ".join(" ".join(line.split()).strip(",") for line in kept)
-            page.row([f"`{' '.join(command)}`", f"{seconds:.0f}", kept])
+            seconds, told = run_command([*command, "--output", f"{folder}/{number}.jsonl"])
+            page.row([f"`{' '.join(command)}`", f"{seconds:.0f}", told])
 
 
 # --- models ---------------------------------------------------------------------------------------
