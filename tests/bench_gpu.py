@@ -535,14 +535,15 @@ def make_model(shape, device, four_bit) -> LlamaForCausalLM:
 
 
 def quantized(linear: torch.nn.Linear) -> bnb.nn.Linear4bit:
-    new = bnb.nn.Linear4bit(
-        linear.in_features,
-        linear.out_features,
-        bias=False,
-        compute_dtype=torch.bfloat16,
-        compress_statistics=True,
-        quant_type="nf4",
-    )
+    with torch.device("meta"):  # else the CPU would draw 7 billion numbers that nobody reads
+        new = bnb.nn.Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=False,
+            compute_dtype=torch.bfloat16,
+            compress_statistics=True,
+            quant_type="nf4",
+        )
     new.weight = bnb.nn.Params4bit(
         linear.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
     )
