@@ -29,6 +29,7 @@ QUANTITY = re.compile(
     r"(?:\s+(?:dozen|hundred|thousand|million|billion))?",
     re.A | re.I,
 )
+MONEY_LAST = re.compile(rf"=\s*\\?\$({NUMBER})[ .]*$")  # 40 hours x $10 / hour = $400
 # No formula is $4*42 = $ of $4*42 = $168
 MONEY_SUM = re.compile(r"\$([0-9][0-9.,]*(?:\s*[-+*/×÷]\s*\$?[0-9][0-9.,]*)+\s*=\s*)\$(?=[0-9])")
 # Nor are $12$, $\$12$ and $9 + 3 = 12$
@@ -40,7 +41,8 @@ IMPLIES = r"\\implies|\\Longrightarrow|\\Rightarrow|\\iff|⇒|⟹|→"
 NUMBER_WORD = re.compile(
     r"\b(?:one|two|three|four|five)[- ]"
     r"(?:half|halves|thirds?|quarters?|(?:four|fif|six|eigh|ten)ths?)"
-    rf"|(?<!of )\b(?:{'|'.join(COUNTS[2:])})\b(?!-| (?:hundred|thousand|[a-z]*th))",
+    rf"|(?<!of )(?<!at least )(?<!at most )\b(?:{'|'.join(COUNTS[2:])})\b"
+    r"(?!-| (?:hundred|thousand|[a-z]*th))",
     re.I,
 )
 COUNT = re.compile(rf"({'|'.join(COUNTS)})")
@@ -51,7 +53,7 @@ SUM = re.compile(rf"{SIGNS}(?:={SIGNS})+")  # 3/6 + 2/6 = 5/6
 COMPUTED = re.compile(r"[0-9][^-+*/×÷·]* [-+*/×÷·] [^-+*/×÷·]*[0-9]")
 VARIABLE = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 # What makes quantities, here #, part of a formula
-PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|#\s?(?:[-−–/:]|out of)\s?#")
+PART = re.compile(r"[=+*^×÷√π<>≤≥≈]|[a-z]\(#|#\s?(?:[-−–/:]|out of)\s?#")
 NOUN_END = re.compile(  # so in total 7 pets
     rf"\b{NUMBER} (?!(?:is|are|was|and|or|of|in|on|at|the|to|for|with|from|by|per|more|less|fewer"
     r"|times|that|which|but|so|minus|plus|other|different|red|blue|green|white|black)\b)[a-z]{3,}$"
@@ -79,7 +81,8 @@ GROUP = re.compile(
 )
 GROUPS = re.compile(rf"(?:{GROUP.pattern})(?:(?:,|,? and|,? or) (?:{GROUP.pattern}))+")
 GROUP_END = re.compile(rf"^[^0-9()$]*\s({GROUP.pattern})\.?$")  # They meet at the point (2, -1).
-SIDE = r"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³° ]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+"
+FUNCTION = r"(?<![A-Za-z])(?:sqrt|ln|log|exp|sin|cos|tan)(?=\()"
+SIDE = rf"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³° ]|{FUNCTION}|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+"
 # 4π - 8; 3.5 × 10^4 meters
 MATHS = re.compile(rf"(?=.*[0-9π]){SIDE}(?<=[A-Za-z0-9)π²³°]){WORDS}")
 LINE = re.compile(rf"(?=.*x)(?=.*y){SIDE}={SIDE}(?<=[A-Za-z0-9)])")  # 2x + 3y = 12
@@ -102,6 +105,7 @@ GAP = r"(?:[\s$]|\\quad|\\qquad|\\[ ,;])*"
 AND = rf"{GAP}(?:,|;|,?\s*(?:\\text\{{\s*)?(?:and|or)(?:\s*\}})?){GAP}"
 JOINED = re.compile(AND)
 EQUALS = r"(?:(?<![<>!:])=|\\equiv(?![a-z]))"
+SIDES = re.compile(EQUALS + r"(?![^{}]*\})")  # the = of \sum_{n = 1} parts none
 RELATED = re.compile(  # x = 5, x < 5
     rf"\s*[A-Za-z](?:_\{{?\w+\}}?)?\s*(?:{EQUALS}|[<>]=?|!=|\\(?:leq?|geq?|neq?|lt|gt|in)(?![a-z]))"
     r"(?!.*=)[^A-Za-z]*(?:\\[a-z]+[^A-Za-z]*)*"
@@ -126,6 +130,8 @@ NO_ANSWER = re.compile(
     r"|what|to|given|found|obtained|as|of|we|it)\b"
 )
 CUT = re.compile(r"\b(?:is|are|be|equals?|of|the|that)$")  # The area is
+NONE_OF = re.compile(r"none of the(?: given \w+|se| \w+)", re.I)
+LETTERS = re.compile(r"\**[A-E]\**(?:(?:,| and|, and) \**[A-E]\**)+(?=[.\s]*$)")
 
 BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 BOLD_END = re.compile(r"\*\*([^*\n]+)\*\*[.!]?$")
@@ -205,6 +211,7 @@ OPTION = re.compile(
 RATIO = re.compile(r".*\bratio\b.*\b([0-9]+) to ([0-9]+)\b")
 YES = re.compile(r"(?:.*, (?:and )?|(?:so|therefore|thus|hence),? |)(yes|no), ", re.I)
 HENCE = re.compile(r"(?:so|therefore|thus|hence)\b", re.I)
+HENCE_COMMA = re.compile(r"^(?:so|therefore|thus|hence),\s+", re.I)
 NO_SOLUTION = re.compile(
     r".*\b(?:has|have|there (?:is|are))(?: exactly| only)? "
     r"(no (?:[a-z]+ )?solutions?|infinitely many solutions"
@@ -239,13 +246,17 @@ ON_ITS_WAY = re.compile(
 def statement(text):
     """The answer that a text begins with: money, formulas, or plain words up to the end of the
     sentence."""
-    text = re.sub(r"^-\s+", "", text.lstrip(' \t\n:*_#=}`"'))
+    text = re.sub(r"^(?:-\s+|(?:\.\.\.|…)\s*\n)", "", text.lstrip(' \t\n:*_#=}`"'))
     text = LEADS.sub("", text, count=1) if LEADS.match(text) else text
     text = re.sub(r"^that (?=there|the|s?he|they|it)", "", text)
     if choice := re.match(r"\(?([A-E])\)?, (?=\$?[0-9])", text):
         return choice[1]
     if spelled := re.match(r"[a-z-]+ \(([0-9]+)\)", text):  # five (5)
         return spelled[1]
+    if none := NONE_OF.match(text):
+        return none[0]
+    if letters := LETTERS.match(text):
+        return letters[0].replace("*", "")
     formula = FORMULA.match(text)
     if (money := MONEY.match(text)) and not (formula and re.search(r"[^-\s(+*/=]\$$", formula[0])):
         return money[1]
@@ -255,6 +266,8 @@ def statement(text):
     if line.count("**") == 1:  # of **Answer: 40%** (12 of 30) the end
         line = line.partition("**")[0] or line
     line = re.sub(r"\s+#+\s*$", "", line)
+    if line.count("$") % 2 and (money := MONEY_LAST.search(line)):
+        return money[1]
     if end := re.search(r"[.!?]\s+[A-Z]", without_formulas(line)):  # of the sentence
         line = line[: end.start()]
     formulas = list(FORMULA.finditer(line))
@@ -290,8 +303,9 @@ def said_by(sentence):
         return None if undecided else _last_side(equations[1])
     if answer := _computed(sentence):
         return answer
-    named = NAMED.match(sentence)
-    if named and (answer := value(sentence[named.end() :].rpartition("=")[2])):
+    clause = HENCE_COMMA.sub("", sentence)
+    named = NAMED.match(clause)
+    if named and (answer := value(clause[named.end() :].rpartition("=")[2])):
         return answer
     if group := GROUP_END.search(sentence):
         return group[1]
@@ -380,7 +394,9 @@ def _of_words(line):
         return PLACE.sub("", answer)
     if tallest := TALLEST.match(answer):
         return tallest[1]
-    if len(answer.split()) > 3 and re.match(r"(?:[A-Z][a-z]+,?|s?he|they|it|there) ", answer):
+    if len(answer.split()) > 3 and re.match(
+        r"(?:[A-Z][a-z]+(?:,|['’]s)?|s?he|they|it|there) ", answer
+    ):
         if counted := _counted(answer + "."):  # She needs 12 more tiles
             return counted
     wordy = len(answer.split()) > 4 or NO_ANSWER.match(answer) or CUT.search(answer)
@@ -439,7 +455,7 @@ def _last_equation(sentence, formulas):
         return None if UNDECIDED.search(words) else last
     if ends and ASSIGNED.fullmatch(last):
         return last
-    first, *others = re.split(EQUALS, last)
+    first, *others = SIDES.split(last)
     operator = re.search(r"\\(?:int|sum|prod|lim|binom)|\\frac\{d\}", first)
     first = re.sub(r"\\(?:begin|end)\{\w+\}", "", first)
     bare = re.sub(r"[A-Za-z]'*(?:\^\{-1\})?\([^()]*\)|_\{?\w+\}?|\\[a-z]+", "", first)
@@ -462,7 +478,7 @@ def _at_its_end(sentence, formulas):
         return None
     if HENCE.match(sentence):  # So it is all $x$ with $-2 < x < 6$.
         related = RELATED.fullmatch(answer) or CHAIN.fullmatch(answer)
-        return answer if related else re.split(EQUALS, answer)[-1].strip()
+        return answer if related else SIDES.split(answer)[-1].strip()
     alone = len(formulas) == 1 and not re.search("[0-9]", words)
     return (
         answer if alone and re.search("[0-9]", answer) and not re.search("[=<>]", answer) else None

@@ -51,7 +51,9 @@ NAMED = re.compile(rf"(?<![\w\\^+*/)}}-]){NAME}$")
 OPEN_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b(?!\s*\{(?!\s*\})%s\})" % INSIDE, re.S)
 # Special tokens, left in a text
 END_OF_TEXT = re.compile(r"(?:\s|<\|\w+\|>|</s>|<end_of_turn>)+$")
-END_OF_TURN = re.compile(r"(?<=\S)\s*(?:<\|(?:eot_id|im_end|endoftext|end)\|>|<end_of_turn>)")
+END_OF_TURN = re.compile(
+    r"(?<=\S)\s*(?:<\|(?:eot_id|im_end|endoftext|end)\|>|<end_of_turn>|\n(?:User|Human): )"
+)
 
 # ------------------------------------------------------------------------------------------- marks
 
@@ -63,13 +65,13 @@ MARKS = [
     rf"[)*_\s]*(?:=>?|:|\b(?:is|are|(?:must|would|should|will)\s+be)){SAYS}",
     # Answer - 5
     r"^[#* \t]*+(?:final[ \t]+)?answer[* \t]*(?:-|–|→|=>|(?=\$|\\[(\[]))(?=[ \t$\\])",
-    rf"correct\s+(?:option|choice)[*_\s]*(?:is|:){SAYS}",
+    rf"correct\s+(?:option|choice)s?[*_\s]*(?:is|are|:){SAYS}",
     r"\bI\s+(?:choose|select|pick)\s+(?=(?:option\s+)?\(?[A-E]\b)",
     r"^[#*∴ \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
     r"^[#* \t]*+A[* \t]*:(?![\s\S]{0,200}?^[#* \t]*+B[* \t]*[:.)])",  # A: 5, if no B: follows
     r"答案?\s*(?:是|为|：|:)",
     r"####(?!\s*(?:explanation|solution|step|reasoning|check|verif|note))",
-    r"[<\[](?:final_)?answer[>\]]",
+    r"[<\[](?:final_)?answer[>\]]|^\(answer\)",
 ]
 MARK = re.compile("|".join(MARKS), re.I | re.M)
 HEADING = re.compile(
@@ -82,6 +84,9 @@ JSON = re.compile(
 # Where a next question begins: the few-shot prompts of GSM8K
 ASKS = re.compile(r"\n[*# ]*(?:Q|Question|Problem|Human|User)(?: [0-9]+)?[* ]*:")
 CLOSED = re.compile(r"\s*[<\[]/")
+ANSWER_TAG = re.compile(r"[<\[](?:final_)?answer[>\]]\s*[^\s<]", re.I)
+BARE_LINE = re.compile(r"(-?[0-9][0-9.,]*)[.!]?\n")  # of a tag that nobody closes
+TITLE = re.compile(r"\s*(?:#+ |\*\*)[A-Z][a-z]+ing\b[^*\n]*[*:]*\n")  # Understanding the Problem
 ITEM = re.compile(r"\s*1[.)]\s+[A-Z]")  # Solution: 1. The distance is
 SEVERAL = re.compile(r"[.!?]\s+[A-Z]|\n")  # sentences
 # What makes "the answer is 5" no statement, if it stands right before
@@ -130,7 +135,9 @@ UNFINISHED = re.compile(
 )
 OPEN_FORMULA = re.compile(r"\\\((?:(?!\\\)).)*$|\\\[(?:(?!\\\]).)*$", re.S)
 BARE = re.compile(r"\n[ \t]*\n[ \t]*\$?(-?[0-9]+(?:\.[0-9]+)?(?:/[0-9]+)?)\$?$")
-TAGS = re.compile(r"^[ \t]*</?[a-z]+(?: [^<>\n]*)?>[ \t]*$", re.M)  # <div align="center">
+# <div align="center">, and what quotes: > So it is 5.
+TAGS = re.compile(r"^[ \t]*</?[a-z]+(?: [^<>\n]*)?>[ \t]*$|^[ \t]*>(?: |$)", re.M)
+CODE = re.compile(r"\n[a-z_]{3,} = \S+\n[a-z_]{3,} = \S+$")  # width = 2, length = 8: to be computed
 LAST_SIDE = re.compile(r"\$?(?:=>?|→|⇒)\s*([^=$]+)\$?\.?")  # the last line of many
 UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of its own line
 NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[-*]\s+(?=Total))")
@@ -213,7 +220,8 @@ def stated_answer(completion):
     completion = END_OF_TURN.split(completion, 1)[0]
     completion = completion[:-200] + END_OF_TEXT.sub("", completion[-200:])
     thought, ended, said = completion.rpartition("</think>")
-    thought = thought if ended and not GIVES_UP.search(said) else ""
+    if not ended or GIVES_UP.search(said) or ANSWER_TAG.search(said):
+        thought = ""
     answer = _stated(said) or _stated(thought)
     return VALUE_OF.sub("", answer) if answer and not OPEN_BOX.search(answer) else None
 
@@ -222,6 +230,8 @@ def _stated(text):
     if asks := ASKS.search(text):  # the model went on and asked itself the next
         before = text[: asks.start()]
         if answer := _boxed(before) or _marked(before):
+            return answer
+        if text[asks.end() :].strip() == "" and (answer := _concluded(before)):
             return answer
     return _boxed(text) or _in_json(text) or _marked(text) or _concluded(text) or _alone(text)
 
@@ -260,10 +270,11 @@ def _marked(text):
             marks.append(mark.end())
     for start in sorted(marks)[-50:][::-1]:  # a text of nothing but marks says nothing
         told = text[start : start + 2 * MAX_CHARS]
-        if ITEM.match(told):
+        if ITEM.match(told) or TITLE.match(told):
             continue
         if text[start - 1] in ">]" and SEVERAL.search(told := CLOSED.split(told.strip(), 1)[0]):
-            answer = _concluded(told)  # a whole solution in <answer>
+            line = BARE_LINE.match(told)
+            answer = line[1] if line else _concluded(told)  # a whole solution in <answer>
         else:
             answer = statement(told)
         if answer and not OPEN_BOX.search(answer):
@@ -275,6 +286,8 @@ def _marked(text):
 def _concluded(text):
     """What the last sentence says: "The total is 72 clips, altogether.", "Variance: 6.5"."""
     if UNFINISHED.search(text[-20:]) or OPEN_FORMULA.search(text[-2 * MAX_CHARS :]):
+        return None
+    if CODE.search(text[-200:]):
         return None
     if bare := BARE.search(text):
         return bare[1]
@@ -288,7 +301,8 @@ def _concluded(text):
     if not answer and REMARK.fullmatch(sentence) and not GOES_ON.match(sentence):
         *_, conclusion = earlier or (_sentences(before[-1]) if before else [""])
         remark = not (UNDECIDED.search(sentence) or UNSURE.search(sentence))
-        if remark and (HENCE.match(conclusion) or sentence.endswith("!")):
+        explained = sentence.startswith("This means") and CONCLUDES.match(conclusion)
+        if remark and (HENCE.match(conclusion) or sentence.endswith("!") or explained):
             answer = _of_sentence(conclusion)
     return answer
 
