@@ -11,6 +11,7 @@ What is no statement gives None: the last number in a text is none, nor is what 
 What a phrase or a sentence says is read in common/phrases.py.
 """
 
+import math
 import re
 
 from common.latex import INSIDE, MAX_CHARS
@@ -138,6 +139,9 @@ BARE = re.compile(r"\n[ \t]*\n[ \t]*\$?(-?[0-9]+(?:\.[0-9]+)?(?:/[0-9]+)?)\$?$")
 # <div align="center">, and what quotes: > So it is 5.
 TAGS = re.compile(r"^[ \t]*</?[a-z]+(?: [^<>\n]*)?>[ \t]*$|^[ \t]*>(?: |$)", re.M)
 CODE = re.compile(r"\n[a-z_]{3,} = \S+\n[a-z_]{3,} = \S+$")  # width = 2, length = 8: to be computed
+DECIMAL = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+LAST_SUM = re.compile(rf"(?<![-+*/×÷.] )\b{DECIMAL} ([-+*/×÷]) {DECIMAL} = ([0-9]{{1,9}})$")
+MUSES = re.compile(r"\b(?:Wait|Hmm)\b[^\0]*[0-9A-Za-z]$")  # a thought that was cut
 LAST_SIDE = re.compile(r"\$?(?:=>?|→|⇒)\s*([^=$]+)\$?\.?")  # the last line of many
 UNITS_ALONE = re.compile(r"[a-z]+(?: [a-z]+){0,2}\.?")  # behind a formula of its own line
 NUMBERED = re.compile(r"^(?:[*#_ ]*(?:Step )?[0-9]+[*_]*[:.)][*_]*\s+(?=[A-Z])|[-*]\s+(?=Total))")
@@ -287,7 +291,7 @@ def _concluded(text):
     """What the last sentence says: "The total is 72 clips, altogether.", "Variance: 6.5"."""
     if UNFINISHED.search(text[-20:]) or OPEN_FORMULA.search(text[-2 * MAX_CHARS :]):
         return None
-    if CODE.search(text[-200:]):
+    if CODE.search(text[-200:]) or _is_cut_number(text[-200:]) or MUSES.search(text[-600:]):
         return None
     if bare := BARE.search(text):
         return bare[1]
@@ -305,6 +309,19 @@ def _concluded(text):
         if remark and (HENCE.match(conclusion) or sentence.endswith("!") or explained):
             answer = _of_sentence(conclusion)
     return answer
+
+
+def _is_cut_number(text):
+    """Does it end within the result of a sum? 3 of 13 + 20 = 33"""
+    if not (cut := LAST_SUM.search(text)):
+        return False
+    left, sign, right, result = cut.groups()
+    left, right = float(left), float(right)
+    if sign in "/÷":
+        true = left / right if right else math.inf
+    else:
+        true = {"+": left + right, "-": left - right}.get(sign, left * right)
+    return f"{true:.9g}" != result and f"{true:.9g}".startswith(result)
 
 
 def _lines(text):

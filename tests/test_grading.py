@@ -801,6 +801,7 @@ SAYS = {
     "Therefore he ran 3 1/2 miles.": "3 1/2",
     "ANSWER: 12": "12",
     "Thus the answer, in simplest radical form, is $3\\sqrt{2}$.": "3\\sqrt{2}",
+    "So all players together are 12 + 19 = 31": "31",
     "**Therefore, the value of $k$ is ln(3).**": "ln(3)",
     "So the height is 2*sqrt(5).": "2*sqrt(5)",
     "Thus, total time = 30 + 15 = 45 minutes": "45 minutes",
@@ -817,6 +818,9 @@ SAYS = {
     "**Answer: Tom's aunt was born 40 years ago.**": "40",
 }
 SAYS_NOTHING = [
+    "So all players together are 12 + 19 = 3",
+    "48 / 2 = 24\n25 / 2 = 1",
+    "That seems too small. Wait, it must be per hour, which is 9 km per hour",
     "**Answer**\n\n**Understanding the Question**\n\nWe look for the sum of the two.",
     "The total is 5.</think><answer> Tom has 5 or 6 of them. He may want more. </answer>",
     "The code is:\n\nwidth = 2\nlength = 8",
