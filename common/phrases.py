@@ -95,6 +95,7 @@ LEFT = (
 )
 BETWEEN = r"-?[0-9./]+\s*[<≤]=?\s*[a-z]\s*[<≤]=?\s*-?[0-9./]+"  # -2 < x < 3
 PLAIN = rf"(?:{LEFT}\s*(?:=|≈|[<>≤≥]=?){SIDE}(?:={SIDE})*|{BETWEEN})"  # y = 2x + 1
+UNDONE_SUM = re.compile(rf"\\?\$\s?{NUMBER} [*×÷] ")  # $5 * 0.6, if it is all
 UNFINISHED_SUM = re.compile(r"[0-9. ]+(?:[-+*×·][0-9. ]+)+")
 UNDONE = re.compile(r"^[^=]*=(?=.*[0-9)]\s*[-+*×·])(?!.*=)[-+*×·0-9 ().]+$")  # a = 3 + (20 - 1)
 EQUATIONS = re.compile(rf"(?<![^\s,:])({PLAIN}(?:,?\s+(?:and|or)\s+{PLAIN}|,\s+{PLAIN})*)[.!]?$")
@@ -126,7 +127,7 @@ LEADS = re.compile(
 )
 NO_ANSWER = re.compile(
     r"\(?(?:not|un\w+|an?(?! [a-z]{3,}$)|an? (?:number|integer|fraction|bit|lot|multiple|value)"
-    r"|below|above|here|yet|still|shown|wrong|right|correct|in|the|that|this"
+    r"|below|above|here|yet|still|shown|wrong|right|correct|consistent|reasonable|in|the|that|this"
     r"|what|to|given|found|obtained|as|of|we|it)\b"
 )
 CUT = re.compile(r"\b(?:is|are|be|equals?|of|the|that)$")  # The area is
@@ -137,6 +138,7 @@ BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 BOLD_END = re.compile(r"\*\*([^*\n]+)\*\*[.!]?$")
 WHERE = re.compile(
     r"[\s,(]*(?:where|which|for|with|when|if|since|because|as|provided|assuming|or equivalently"
+    r"|or (?:in|as) (?:an? )?(?:\w+ )?(?:form|number|fraction|decimal)"
     r"|(?:attained|reached|achieved|occurring) (?:when|at|for|if))\b"
 )
 WHO = re.compile(
@@ -316,7 +318,7 @@ def said_by(sentence):
     # 3. What is behind the last "is", else the one quantity that there is.
     rest = _after_is(sentence)
     rest = rest if FORMULA.match(rest) else SUMS.sub("", rest)
-    if MONEY.match(rest) or FORMULA.match(rest):
+    if (MONEY.match(rest) and not UNDONE_SUM.match(rest)) or FORMULA.match(rest):
         return statement(rest)
     answer = value(rest)
     if answer and UNFINISHED_SUM.fullmatch(answer) and sentence[-1] != ".":

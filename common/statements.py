@@ -76,7 +76,7 @@ MARKS = [
 ]
 MARK = re.compile("|".join(MARKS), re.I | re.M)
 HEADING = re.compile(
-    r"^[#* \t]*+(?:final[ \t]+answer|answer|最终答案|答案)[* \t]*+\n(?:[-=_]+\n)?",
+    r"^[#* \t]*+(?:final[ \t]+answer|answer|最终答案|答案)[#* \t]*+\n(?:[-=_]+\n)?",
     re.I | re.M,
 )
 JSON = re.compile(

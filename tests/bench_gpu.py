@@ -117,7 +117,7 @@ def main():
 
     page = Page(args.out, args.minutes, device)
     if "tokens" in args.parts:
-        same_tokens(page, device)
+        same_tokens(page, device, min(300, args.max_new_tokens))
     if "sizes" in args.parts:
         true_sizes(page, device, args)
     if "disk" in args.parts:
@@ -174,7 +174,7 @@ DECODE = {script: script.decode for script in SEARCHES}
 # --- the same tokens ------------------------------------------------------------------------------
 
 
-def same_tokens(page, device):
+def same_tokens(page, device, max_new_tokens):
     """Searches with the bundled pair in float32: the CPU's solutions, and the card's."""
     columns = ["search", "solutions", "the same on the card", "with graphs", "scores differ by"]
     page.table("The same tokens", columns)
@@ -188,13 +188,13 @@ def same_tokens(page, device):
     for script in SEARCHES:
         if page.time_is_up(script.__name__):
             continue
-        expected = solve(script, *pairs[0])
+        expected = solve(script, max_new_tokens, *pairs[0])
         same = []
         apart = []
         for graphs in (False, True):
             fix_shapes(script, graphs)
             try:
-                found = solve(script, *pairs[1])
+                found = solve(script, max_new_tokens, *pairs[1])
             except RuntimeError as error:  # of CUDA
                 same.append(f"failed: {str(error).splitlines()[0]}")
                 continue
@@ -207,12 +207,12 @@ def same_tokens(page, device):
         page.row([script.__name__, len(expected), *same, f"{max(apart, default=0.0):.0e}"])
 
 
-def solve(script, policy, tokenizer, prm):
+def solve(script, max_new_tokens, policy, tokenizer, prm):
     """Eight solutions of each of two problems, in a list."""
     given = [policy, tokenizer, prm, [QUESTION, "What is 8+5?"]]
     if script is majority:
         del given[2]
-    solved = SEARCHES[script](*given, n=8, temperature=1.0, max_new_tokens=300)
+    solved = SEARCHES[script](*given, n=8, temperature=1.0, max_new_tokens=max_new_tokens)
     return [solution for solutions in solved for solution in solutions]
 
 
@@ -416,8 +416,13 @@ def from_disk(page, device, args):
                 whole = torch.cuda.get_device_properties(device).total_memory
                 share = gigabytes * 1e9 / whole
                 memory["PYTORCH_CUDA_ALLOC_CONF"] = f"per_process_memory_fraction:{share:.4f}"
-            command = ["dvts.py", "--n", str(n), "--limit", "2", "--batch-problems", "1"]
-            command += ["--max-new-tokens", "300", "--output", f"{folder}/{n}.jsonl"]
+            command = ["dvts.py", "--n", str(n), "--limit", "1"]
+            command += [
+                "--max-new-tokens",
+                str(min(300, args.max_new_tokens)),
+                "--output",
+                f"{folder}/{n}.jsonl",
+            ]
             problems = ["--problems", "tiny/problems.jsonl"]
             seconds, told = run_command([*command, *models, *problems], memory)
             page.row([" ".join(command[:1]), n, gigabytes, f"{seconds:.0f}", told])

@@ -702,6 +702,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu_with_small_shapes(tmp_path):
     assert plain[6] == graphs[6] and plain[7] == "0%" and graphs[7] > "50%"
     assert "| `dvts.py --n 64 --limit 1` |" in out.read_text()
     assert "ms a token" in out.read_text()
+    assert "| dvts.py | 8 | 12 |" in out.read_text() and "error" not in out.read_text()
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")

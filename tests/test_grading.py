@@ -802,6 +802,8 @@ SAYS = {
     "ANSWER: 12": "12",
     "Thus the answer, in simplest radical form, is $3\\sqrt{2}$.": "3\\sqrt{2}",
     "So all players together are 12 + 19 = 31": "31",
+    "The totals match, so the answer is consistent.\n\n###ANSWER###\n17": "17",
+    "So the answer is \\(1\\frac{1}{4}\\) or in decimal form, \\(1.25\\).": "1\\frac{1}{4}",
     "**Therefore, the value of $k$ is ln(3).**": "ln(3)",
     "So the height is 2*sqrt(5).": "2*sqrt(5)",
     "Thus, total time = 30 + 15 = 45 minutes": "45 minutes",
@@ -818,6 +820,7 @@ SAYS = {
     "**Answer: Tom's aunt was born 40 years ago.**": "40",
 }
 SAYS_NOTHING = [
+    "3. The price of the third cup is $7 * 0.9",
     "So all players together are 12 + 19 = 3",
     "48 / 2 = 24\n25 / 2 = 1",
     "That seems too small. Wait, it must be per hour, which is 9 km per hour",
