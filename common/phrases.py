@@ -131,7 +131,7 @@ NO_ANSWER = re.compile(
     r"|what|to|given|found|obtained|as|of|we|it)\b"
 )
 CUT = re.compile(r"\b(?:is|are|be|equals?|of|the|that)$")  # The area is
-NONE_OF = re.compile(r"none of the(?: given \w+|se| \w+)", re.I)
+NONE_OF = re.compile(r"none of (?:these|the (?:\w+ )?(?:options|choices|answers|above))\b", re.I)
 LETTERS = re.compile(r"\**[A-E]\**(?:(?:,| and|, and) \**[A-E]\**)+(?=[.\s]*$)")
 
 BOLD = re.compile(r"\*\*([^*\n]+)\*\*")

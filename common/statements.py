@@ -87,7 +87,8 @@ ASKS = re.compile(r"\n[*# ]*(?:Q|Question|Problem|Human|User)(?: [0-9]+)?[* ]*:"
 CLOSED = re.compile(r"\s*[<\[]/")
 ANSWER_TAG = re.compile(r"[<\[](?:final_)?answer[>\]]\s*[^\s<]", re.I)
 BARE_LINE = re.compile(r"(-?[0-9][0-9.,]*)[.!]?\n")  # of a tag that nobody closes
-TITLE = re.compile(r"\s*(?:#+ |\*\*)[A-Z][a-z]+ing\b[^*\n]*[*:]*\n")  # Understanding the Problem
+# **Understanding the Problem**
+TITLE = re.compile(r"\s*(?:#+ |\*\*)[A-Z][a-z]+ing (?:the|our|this|all|for)\b[^*\n]*[*:]*\n")
 ITEM = re.compile(r"\s*1[.)]\s+[A-Z]")  # Solution: 1. The distance is
 SEVERAL = re.compile(r"[.!?]\s+[A-Z]|\n")  # sentences
 # What makes "the answer is 5" no statement, if it stands right before
