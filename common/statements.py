@@ -71,6 +71,7 @@ MARKS = [
     r"^[#*∴ \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
     r"^[#* \t]*+A[* \t]*:(?![\s\S]{0,200}?^[#* \t]*+B[* \t]*[:.)])",  # A: 5, if no B: follows
     r"答案?\s*(?:是|为|：|:)",
+    r"^[#* \t]*+(?:Ответ|Respuesta|Resposta|Réponse|Risposta|Antwort|答え|정답|답)[* \t]*[:：]",
     r"####(?!\s*(?:explanation|solution|step|reasoning|check|verif|note))",
     r"[<\[](?:final_)?answer[>\]]|^\(answer\)",
 ]
@@ -132,7 +133,7 @@ LEADS_ON = re.compile(
     r"(?:\b(?:is|are|be|equals?|get|obtain|have|[Ss]o|[Tt]hus|that),?|[=:])[*_ ]*$"
 )
 UNFINISHED = re.compile(
-    r"(?:[,;+=(×/&\\-]|\s\*"
+    r"(?:[,;+=(×/&\\-]|\s\*|\n\s*(?:[-*•]|[0-9]+[.)])[ \t]+\**"
     r"|\b(?:and|or|therefore|thus|so|the|of|for|is|are|to|that|by|with|from|as))\s*$"
 )
 OPEN_FORMULA = re.compile(r"\\\((?:(?!\\\)).)*$|\\\[(?:(?!\\\]).)*$", re.S)
@@ -284,6 +285,7 @@ def _marked(text):
             answer = statement(told)
         if answer and not OPEN_BOX.search(answer):
             taken_back = TAKES_BACK.search(text, max(start, len(text) - 400))
+            taken_back = taken_back or MUSES.search(text[max(start, len(text) - 600) :])
             return None if taken_back or HOLLOW.fullmatch(answer) else answer
     return None
 

@@ -810,6 +810,9 @@ SAYS = {
     "ANSWER: 12": "12",
     "Thus the answer, in simplest radical form, is $3\\sqrt{2}$.": "3\\sqrt{2}",
     "So all players together are 12 + 19 = 31": "31",
+    "Ответ: $-15$": "-15",
+    "**Respuesta:** 15 euros": "15 euros",
+    "정답: 15": "15",
     "The totals match, so the answer is consistent.\n\n###ANSWER###\n17": "17",
     "So the answer is \\(1\\frac{1}{4}\\) or in decimal form, \\(1.25\\).": "1\\frac{1}{4}",
     "**Therefore, the value of $k$ is ln(3).**": "ln(3)",
@@ -828,6 +831,8 @@ SAYS = {
     "**Answer: Tom's aunt was born 40 years ago.**": "40",
 }
 SAYS_NOTHING = [
+    "- Price: The shop was paid \\$9 for it.\n-   **",
+    "So the answer is 15.\n\nWait, but I should check the first years.\n\nCost: \\$4",
     "3. The price of the third cup is $7 * 0.9",
     "So all players together are 12 + 19 = 3",
     "48 / 2 = 24\n25 / 2 = 1",
