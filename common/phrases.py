@@ -67,6 +67,7 @@ TO_DO = re.compile(r"(?<=[a-z]) to [a-z]+ [^0-9=]*$")  # 220 minutes to download
 # What is counted beside what is asked for: 25 grams remain after 24 days
 BESIDE = re.compile(
     r"\b(?:after|for|per|every|each|at|(?<!total )of|between|with|from|number|containing|holding"
+    r"|(?:from|by|after) [a-z]+ing"
     r"|^in)\s+"
     rf"(?:(?:the|her|his|their|all|these|those)\s+)?\$?{NUMBER}(?:(?<=[0-9]) and {NUMBER}\b)?"
     rf"|\bin (?:the|her|his|their|its|all) [a-z]+ {NUMBER}\b"
@@ -165,7 +166,8 @@ SPELLED = re.compile(r".*\s[a-z]+[- ][a-z]+ \((-?[0-9]+/[0-9]+)\)\.?$")
 STANDS_FOR = re.compile(r",\s+where\s+\$?[A-Za-z]\$?\s+(?:is|denotes)\b.*")
 ROUGHLY = re.compile(r"(?<=\$),\s+(?:or\s+)?(?:about|approximately|roughly)\s[^$]*(?=\.$)")
 AGAIN = re.compile(  # the same once more
-    r",?\s+or\s+equivalently\b.*|,?\s+(?:or\s+)?(?:about|approximately|roughly)\b.*"
+    r",?\s+or\s+equivalently\b.*"
+    r"|(?<! is)(?<! are)(?<! was),?\s+(?:or\s+)?(?:about|approximately|roughly)\b.*"
     r"|,\s+or\s+[0-9.]+%.*|,\s+or\s+[0-9]+ (?:hours?|minutes?|days?|weeks?|feet|dollars)\b.*"
     r"|(?<=%),?\s+or\s+[0-9]+/[0-9]+.*"
     r"|\s+in (?:its )?(?:simplest|lowest|simplified) (?:form|terms).*"
@@ -308,7 +310,7 @@ def said_by(sentence):
     clause = HENCE_COMMA.sub("", sentence)
     named = NAMED.match(clause)
     if named and (answer := value(clause[named.end() :].rpartition("=")[2])):
-        return answer
+        return None if UNFINISHED_SUM.fullmatch(answer) and clause[-1] != "." else answer
     if group := GROUP_END.search(sentence):
         return group[1]
     formulas = list(FORMULA.finditer(sentence))

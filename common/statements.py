@@ -95,7 +95,8 @@ SEVERAL = re.compile(r"[.!?]\s+[A-Z]|\n")  # sentences
 # What makes "the answer is 5" no statement, if it stands right before
 SUPPOSED = re.compile(
     r"\b(?:if|suppose|assume|whether|what|say|guess|unless|until|maybe|perhaps|your)\s+(?:that\s+)?"
-    r"(?:the\s+|our\s+)?(?:final\s+|correct\s+)?$",
+    r"(?:the\s+|our\s+)?(?:final\s+|correct\s+)?$"
+    r"|\b(?:explain|explanation|arrive at|check|verify)\b[^.:\n]*\b(?:this|the)\s+$",
     re.I,
 )
 
@@ -139,6 +140,7 @@ UNFINISHED = re.compile(
 OPEN_FORMULA = re.compile(r"\\\((?:(?!\\\)).)*$|\\\[(?:(?!\\\]).)*$", re.S)
 BARE = re.compile(r"\n[ \t]*\n[ \t]*\$?(-?[0-9]+(?:\.[0-9]+)?(?:/[0-9]+)?)\$?$")
 # <div align="center">, and what quotes: > So it is 5.
+FIRST_LINE = re.compile(r"\s*(-?[0-9][0-9.,]*)\n+(?:Explain|Explanation|Reasoning)\b")
 TAGS = re.compile(r"^[ \t]*</?[a-z]+(?: [^<>\n]*)?>[ \t]*$|^[ \t]*>(?: |$)", re.M)
 CODE = re.compile(r"\n[a-z_]{3,} = \S+\n[a-z_]{3,} = \S+$")  # width = 2, length = 8: to be computed
 DECIMAL = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
@@ -294,6 +296,8 @@ def _concluded(text):
     """What the last sentence says: "The total is 72 clips, altogether.", "Variance: 6.5"."""
     if UNFINISHED.search(text[-20:]) or OPEN_FORMULA.search(text[-2 * MAX_CHARS :]):
         return None
+    if answer := FIRST_LINE.match(text):
+        return answer[1]
     if CODE.search(text[-200:]) or _is_cut_number(text[-200:]) or MUSES.search(text[-600:]):
         return None
     if bare := BARE.search(text):

@@ -810,6 +810,9 @@ SAYS = {
     "ANSWER: 12": "12",
     "Thus the answer, in simplest radical form, is $3\\sqrt{2}$.": "3\\sqrt{2}",
     "So all players together are 12 + 19 = 31": "31",
+    "So, Ann burned 45 calories from walking 3 miles.": "45",
+    "**Final Answer:** The mean of the three times is approximately 20.5 seconds.": "20.5",
+    "Explain how we come to this answer:\nTo solve it, take 5 from 20.\nSo 20 - 5 equals 15.": "15",
     "Ответ: $-15$": "-15",
     "**Respuesta:** 15 euros": "15 euros",
     "정답: 15": "15",
@@ -831,6 +834,7 @@ SAYS = {
     "**Answer: Tom's aunt was born 40 years ago.**": "40",
 }
 SAYS_NOTHING = [
+    "Red seats = Seats - Blue seats\nRed seats = 45 - 13\n",
     "- Price: The shop was paid \\$9 for it.\n-   **",
     "So the answer is 15.\n\nWait, but I should check the first years.\n\nCost: \\$4",
     "3. The price of the third cup is $7 * 0.9",
@@ -960,6 +964,7 @@ def test_what_the_last_sentence_says(sentence, answer):
         ('{"answer": "9 cm", "unit": "cm"}', "9 cm"),
         ("Cost: 4p + 3 = 13.\nA: $2.50", "2.50"),
         ("Let us see.\nA: 3\nB: 4\nC: 5", None),
+        ("28\n\nExplanation: To find it, add 3 to 25. This is a good way to do it", "28"),
         ("So Tom paid $12 + $8 = $20.\n\nQ:", "20"),
         ("The answer is 84.\n\nQ: A shop sells 5 boxes of 10 pens.\nA: The number is 50.", "84"),
         ("So the area is 5.\n\n**Key points:**\n- Multiply.\n- Check the units.", "5"),
