@@ -3,9 +3,9 @@
 Easy problems may need a vote, hard ones a search, and a small budget other means than a large one.
 So sort problems by difficulty, and at each level spend the budget on what does best there:
 
-    files ── problems in levels ─┬─ level 1, easy ─┬─ n = 4    majority .91*   beam .90
-             by how often one    │                 └─ n = 16   majority .97    beam .98*
-             sample is right     └─ level 2, hard ─┬─ n = 4    majority .31    beam .45*
+    files ── problems in levels ─┬─ level 1, easy ─┬─ n = 4   majority .91* beam .90
+             by how often one    │                 └─ n = 16  majority .97  beam .98*
+             sample is right     └─ level 2, hard ─┬─ n = 4   majority .31  beam .45*
                                                    └─ ...
     choose * on one half of the problems, score it on the other half, then the other way round
 

@@ -8,9 +8,9 @@ way, and a vote over their answers has different opinions to count. Only chance 
 differ: they may begin alike, but none can take over. And none goes back: where all M steps are
 wrong, a wrong one is continued.
 
-    question ─┬─ subtree 1 ─┬─ 0.9 ─┬─ 0.3              N = 4 steps are sampled at each depth,
-              │             └─ 0.2  └─ 0.8 ─ ...        M = 2 in each of the N/M = 2 subtrees,
-              └─ subtree 2 ─┬─ 0.4                      and the best of each M is continued
+    question ─┬─ subtree 1 ─┬─ 0.9 ─┬─ 0.3          N = 4 steps at each depth,
+              │             └─ 0.2  └─ 0.8 ─ ...    M = 2 in each of N/M = 2 subtrees,
+              └─ subtree 2 ─┬─ 0.4                  and the best of each M is continued
                             └─ 0.5 ─┬─ 0.1
                                     └─ 0.6 ─ ...
 

@@ -7,9 +7,9 @@ descent goes on at the best. The value that it ends with counts in the Q of all 
 step that looked good and came to nothing is left for another. The other searches here decide depth
 by depth and never go back.
 
-    question ─┬─ 0.9 ─┬─ 0.3        M = 2. The first descent went by 0.9 and ended with 0.3. So the
-              │       └─ 0.2        first step now has Q = (0.9 + 0.3) / 2 = 0.6 in two visits,
-              └─ 0.7 ─── ...        and the second descent begins with the other one.
+    question ─┬─ 0.9 ─┬─ 0.3    M = 2. The first descent took 0.9 and ended with 0.3. So
+              │       └─ 0.2    the first step has Q = (0.9 + 0.3) / 2 = 0.6 in two visits,
+              └─ 0.7 ─── ...    and the second descent begins with the other one.
 
 The same tree is the KV cache. A step is a Node, which owns the keys and values of its own tokens
 and points at its parent. Siblings share what they have in common. All of the tree is kept until its

@@ -6,10 +6,10 @@ is REBASE (rebase.py) by chance in place of rounding. The expected number of cop
 share, exactly, so a step that the PRM likes little keeps a small chance, and a PRM that errs costs
 less. At T = 1 the shares are those of the odds r / (1 - r).
 
-    question ─┬─ 0.9 ─┬─ ...        N = 4
-              │       ├─ ...        odds (9, 0.25, 2.33, 0.11): shares (0.77, 0.02, 0.20, 0.01)
-              │       └─ ...        times 4: the first comes three or four times, the third
-              ├─ 0.2                once or not at all, the others hardly ever
+    question ─┬─ 0.9 ─┬─ ...    N = 4
+              │       ├─ ...    odds (9, 0.25, 2.33, 0.11): shares (0.77, 0.02, 0.20, 0.01)
+              │       └─ ...    times 4: the first comes three or four times, the third
+              ├─ 0.2            once or not at all, the others hardly ever
               ├─ 0.7 ─── ...
               └─ 0.1
 

@@ -7,9 +7,9 @@ Beam search (beam.py) gives every survivor the same M and all others nothing. He
 choose. B is N at first; a solution that ends takes its place out of the budget of the depths below,
 so that there are N in the end.
 
-    question ─┬─ 0.9 ─┬─ ...        N = 4
-              │       ├─ ...        softmax((0.9, 0.2, 0.7, 0.1) / 0.2) = (0.71, 0.02, 0.26, 0.01)
-              │       └─ ...        times 4: three children for the first, one for the third
+    question ─┬─ 0.9 ─┬─ ...    N = 4
+              │       ├─ ...    softmax((0.9, 0.2, 0.7, 0.1) / 0.2) = (0.71, 0.02, 0.26, 0.01)
+              │       └─ ...    times 4: three children for the first, one for the third
               ├─ 0.2
               ├─ 0.7 ─── ...
               └─ 0.1

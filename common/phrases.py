@@ -83,7 +83,10 @@ GROUP = re.compile(
 GROUPS = re.compile(rf"(?:{GROUP.pattern})(?:(?:,|,? and|,? or) (?:{GROUP.pattern}))+")
 GROUP_END = re.compile(rf"^[^0-9()$]*\s({GROUP.pattern})\.?$")  # They meet at the point (2, -1).
 FUNCTION = r"(?<![A-Za-z])(?:sqrt|ln|log|exp|sin|cos|tan)(?=\()"
-SIDE = rf"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³° ]|{FUNCTION}|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+"
+SIDE = (
+    r"(?:\([^()\n]*\)|[-+±*/×^0-9.√π²³° ]"
+    rf"|{FUNCTION}|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+"
+)
 # 4π - 8; 3.5 × 10^4 meters
 MATHS = re.compile(rf"(?=.*[0-9π]){SIDE}(?<=[A-Za-z0-9)π²³°]){WORDS}")
 LINE = re.compile(rf"(?=.*x)(?=.*y){SIDE}={SIDE}(?<=[A-Za-z0-9)])")  # 2x + 3y = 12
@@ -121,7 +124,7 @@ GIVES = re.compile(r"[\s,]*(?:gives|implies|yields|means|so|hence|then|thus)[\s,
 
 # What stands between a mark and its answer
 LEADS = re.compile(
-    r"(?:(?i:therefore|thus|then|either|simply|just|exactly|approximately|about|equal to|given by"
+    r"^(?:(?i:therefore|thus|then|either|simply|just|exactly|approximately|about|equal to|given by"
     r"|closest to)"
     r"[\s,:]+"
     r"|(?:the )?(?:number|integer|value|point|interval|fraction)\s+(?=[-$\d(\[\\]))"
@@ -251,7 +254,7 @@ def statement(text):
     """The answer that a text begins with: money, formulas, or plain words up to the end of the
     sentence."""
     text = re.sub(r"^(?:-\s+|(?:\.\.\.|…)\s*\n)", "", text.lstrip(' \t\n:*_#=}`"'))
-    text = LEADS.sub("", text, count=1) if LEADS.match(text) else text
+    text = LEADS.sub("", text)
     text = re.sub(r"^that (?=there|the|s?he|they|it)", "", text)
     if choice := re.match(r"\(?([A-E])\)?, (?=\$?[0-9])", text):
         return choice[1]
@@ -286,7 +289,7 @@ def said_by(sentence):
     behind = IN_OTHER_WORDS.split(sentence)[-1]
     if behind != sentence and EQUATIONS.match(behind):
         return behind.strip(" .")
-    if behind != sentence and (answer := value(LEADS.sub("", behind, count=1))):
+    if behind != sentence and (answer := value(LEADS.sub("", behind))):
         return answer
     undecided = UNDECIDED.search(without_formulas(sentence))
 
@@ -310,7 +313,7 @@ def said_by(sentence):
     clause = HENCE_COMMA.sub("", sentence)
     named = NAMED.match(clause)
     if named and (answer := value(clause[named.end() :].rpartition("=")[2])):
-        return None if UNFINISHED_SUM.fullmatch(answer) and clause[-1] != "." else answer
+        return None if _is_undone(answer, sentence) else answer
     if group := GROUP_END.search(sentence):
         return group[1]
     formulas = list(FORMULA.finditer(sentence))
@@ -323,7 +326,7 @@ def said_by(sentence):
     if (MONEY.match(rest) and not UNDONE_SUM.match(rest)) or FORMULA.match(rest):
         return statement(rest)
     answer = value(rest)
-    if answer and UNFINISHED_SUM.fullmatch(answer) and sentence[-1] != ".":
+    if answer and _is_undone(answer, sentence):
         return None
     if answer and not (undecided and re.fullmatch(r"(?!not\b)[a-z ]+", answer)):
         return answer
@@ -344,6 +347,11 @@ def value(text):
         return re.sub(r",?\s+(?:and|or)\s+", ", ", part)
     mathematics = GROUP.fullmatch(part) or MATHS.fullmatch(part) or LINE.fullmatch(part)
     return part if mathematics else None
+
+
+def _is_undone(answer, sentence):
+    """Was the text cut within a sum? Red seats = 45 - 13"""
+    return UNFINISHED_SUM.fullmatch(answer) and not sentence.endswith(".")
 
 
 def _to_the_point(sentence):

@@ -71,7 +71,8 @@ MARKS = [
     r"^[#*∴ \t]*+(?:(?:solution|result)[* \t]*:|ans\.)",
     r"^[#* \t]*+A[* \t]*:(?![\s\S]{0,200}?^[#* \t]*+B[* \t]*[:.)])",  # A: 5, if no B: follows
     r"答案?\s*(?:是|为|：|:)",
-    r"^[#* \t]*+(?:Ответ|Respuesta|Resposta|Réponse|Risposta|Antwort|答え|정답|답)[* \t]*[:：]",
+    r"^[#* \t]*+(?:Ответ|Respuesta|Resposta|Réponse|Risposta|Antwort|答え|정답|답)"
+    r"[* \t]*[:：]",
     r"####(?!\s*(?:explanation|solution|step|reasoning|check|verif|note))",
     r"[<\[](?:final_)?answer[>\]]|^\(answer\)",
 ]
@@ -139,8 +140,9 @@ UNFINISHED = re.compile(
 )
 OPEN_FORMULA = re.compile(r"\\\((?:(?!\\\)).)*$|\\\[(?:(?!\\\]).)*$", re.S)
 BARE = re.compile(r"\n[ \t]*\n[ \t]*\$?(-?[0-9]+(?:\.[0-9]+)?(?:/[0-9]+)?)\$?$")
-# <div align="center">, and what quotes: > So it is 5.
+# An answer before what explains it
 FIRST_LINE = re.compile(r"\s*(-?[0-9][0-9.,]*)\n+(?:Explain|Explanation|Reasoning)\b")
+# <div align="center">, and what quotes: > So it is 5.
 TAGS = re.compile(r"^[ \t]*</?[a-z]+(?: [^<>\n]*)?>[ \t]*$|^[ \t]*>(?: |$)", re.M)
 CODE = re.compile(r"\n[a-z_]{3,} = \S+\n[a-z_]{3,} = \S+$")  # width = 2, length = 8: to be computed
 DECIMAL = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
@@ -239,7 +241,7 @@ def _stated(text):
         before = text[: asks.start()]
         if answer := _boxed(before) or _marked(before):
             return answer
-        if text[asks.end() :].strip() == "" and (answer := _concluded(before)):
+        if not text[asks.end() :].strip() and (answer := _concluded(before)):
             return answer
     return _boxed(text) or _in_json(text) or _marked(text) or _concluded(text) or _alone(text)
 
@@ -287,8 +289,8 @@ def _marked(text):
             answer = statement(told)
         if answer and not OPEN_BOX.search(answer):
             taken_back = TAKES_BACK.search(text, max(start, len(text) - 400))
-            taken_back = taken_back or MUSES.search(text[max(start, len(text) - 600) :])
-            return None if taken_back or HOLLOW.fullmatch(answer) else answer
+            goes_back = MUSES.search(text[max(start, len(text) - 600) :])
+            return None if taken_back or goes_back or HOLLOW.fullmatch(answer) else answer
     return None
 
 

@@ -10,8 +10,8 @@ Parts, each with a table of its own; the page is written anew after each row:
   are and with CUDA graphs (fixed_shapes.py). Their solutions should be the same.
 - sizes: DVTS with a 1B policy in bfloat16 and an 8B PRM in NF4, on a card that may take no more
   memory than a case names. As it is, with graphs, and compiled; and transformers' own generate().
-- disk: the same pair as checkpoints on disk, 18.5 GB, loaded by dvts.py from the command line, which
-  may take no more memory than a case names.
+- disk: the same pair as checkpoints on disk, 18.5 GB, loaded by dvts.py from the command line,
+  which may take no more memory than a case names.
 - whole: dvts.py with the bundled pair and, where --smollm2 names its folder, majority.py with it:
   20 problems from the command line, end to end.
 
@@ -43,7 +43,7 @@ from pathlib import Path
 import bitsandbytes as bnb
 import torch
 import transformers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,6 +163,10 @@ class Page:
         return False
 
 
+def failed(error):
+    return f"failed: {str(error).splitlines()[0]}"
+
+
 def fix_shapes(script, on):
     """Let a script decode in fixed shapes, or as it does."""
     script.decode = fixed_shapes.decode if on else DECODE[script]
@@ -196,7 +200,7 @@ def same_tokens(page, device, max_new_tokens):
             try:
                 found = solve(script, max_new_tokens, *pairs[1])
             except RuntimeError as error:  # of CUDA
-                same.append(f"failed: {str(error).splitlines()[0]}")
+                same.append(failed(error))
                 continue
             equal = [one.tokens == other.tokens for one, other in zip(expected, found)]
             same.append(sum(equal))
@@ -249,7 +253,7 @@ def true_sizes(page, device, args):
                 n, gigabytes = map(int, case.split(":"))
                 page.row([way, n, gigabytes, *bench.run(n, gigabytes, waits)])
         except RuntimeError as error:  # of CUDA or the compiler: the other ways are still worth it
-            page.row([way, f"failed: {str(error).splitlines()[0]}"])
+            page.row([way, failed(error)])
     fix_shapes(dvts, False)
     if "forward" in vars(policy.base_model):
         del policy.base_model.forward
@@ -357,10 +361,15 @@ def allow(device, gigabytes):
     """Let torch take so much of the card's memory; None: all of it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        whole = torch.cuda.get_device_properties(device).total_memory
-        share = min(1.0, gigabytes * 1e9 / whole) if gigabytes else 1.0
+        share = share_of(device, gigabytes) if gigabytes else 1.0
         torch.cuda.set_per_process_memory_fraction(share)
         torch.cuda.reset_peak_memory_stats()
+
+
+def share_of(device, gigabytes):
+    """Of the card's memory, at most all."""
+    whole = torch.cuda.get_device_properties(device).total_memory
+    return min(1.0, gigabytes * 1e9 / whole)
 
 
 def bandwidth(device):
@@ -413,25 +422,19 @@ def from_disk(page, device, args):
             n, gigabytes = map(int, case.split(":"))
             memory = {}
             if device.type == "cuda":
-                whole = torch.cuda.get_device_properties(device).total_memory
-                share = gigabytes * 1e9 / whole
+                share = share_of(device, gigabytes)
                 memory["PYTORCH_CUDA_ALLOC_CONF"] = f"per_process_memory_fraction:{share:.4f}"
-            command = ["dvts.py", "--n", str(n), "--limit", "1"]
-            command += [
-                "--max-new-tokens",
-                str(min(300, args.max_new_tokens)),
-                "--output",
-                f"{folder}/{n}.jsonl",
-            ]
-            problems = ["--problems", "tiny/problems.jsonl"]
-            seconds, told = run_command([*command, *models, *problems], memory)
-            page.row([" ".join(command[:1]), n, gigabytes, f"{seconds:.0f}", told])
+            command = ["dvts.py", *models, "--problems", "tiny/problems.jsonl", "--limit", "1"]
+            command += ["--n", str(n), "--max-new-tokens", str(min(300, args.max_new_tokens))]
+            command += ["--output", f"{folder}/{n}.jsonl"]
+            seconds, told = run_command(command, **memory)
+            page.row(["dvts.py", n, gigabytes, f"{seconds:.0f}", told])
 
 
 def save_model(shape, device, folder, scores):
     """A checkpoint in bfloat16 of a policy, or of a PRM that answers by "+" or "-"."""
     model = make_model(shape, device, four_bit=False)
-    _, tokenizer, _ = bundled_pair()
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "tiny/policy")
     if scores:
         tokenizer = checkpoints.llama_tokenizer()
         checkpoints.answer_by(model, tokenizer.convert_tokens_to_ids(["+", "-"]))
@@ -441,7 +444,7 @@ def save_model(shape, device, folder, scores):
     tokenizer.save_pretrained(folder)
 
 
-def run_command(command, environment=None):
+def run_command(command, **environment):
     """(seconds, what it printed of all problems, or its error)."""
     start = time.perf_counter()
     done = subprocess.run(
@@ -449,7 +452,7 @@ def run_command(command, environment=None):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **environment},
     )
     seconds = time.perf_counter() - start
     if done.returncode:

@@ -71,8 +71,10 @@ KNOWN_WRONG = [
 
 def test_pairs_of_the_table():
     """The bar: 98.5 % right, at most 4 false positives in 1,500; nothing that was right becomes
-    wrong; whichever is the first of two, and with at most half of the work that one answer may take."""
+    wrong; whichever is the first of two, and with at most half of the work that an answer may take.
+    """
     rows = read_pairs()
+    grading._key.cache_clear()  # so that each is worked on here
     wrong = []
     for row in rows:
         _, sign, left, right, _ = row

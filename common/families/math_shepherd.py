@@ -26,7 +26,7 @@ class MathShepherd:
         parts = self.opening("1 + 1 = ?") + self.turn("## Step 1: Add.", 1)
         if whole != parts + self.turn("It is 2.", 2):
             raise ValueError(
-                'its tokenizer does not keep "ки" and the line break behind it apart from the steps'
+                'its tokenizer does not keep "ки" and the line break behind it apart from steps'
             )
 
     def read_head(self, model, folder):
