@@ -86,7 +86,7 @@ def test_no_line_is_wider_than_100_columns():
     files = ["*.py", "common/**/*.py", "harness/*.py", "tiny/*.py"]
     for file in [file for pattern in files for file in ROOT.glob(pattern)]:
         for number, line in enumerate(file.read_text().split("\n"), 1):
-            assert len(line) <= 100, f"{file}:{number}"
+            assert len(line.encode()) <= 100, f"{file}:{number}"  # box drawing takes three bytes
 
 
 @pytest.mark.parametrize("script", SEARCHES)
